@@ -130,12 +130,8 @@ def export_run(
 ) -> list[tuple[Path, Verification]]:
     """Export the trained models of a run: the recommender, and the generator if there is one.
 
-    The articles are those of the data sets, or, without data, those of the run.
-
-    Raises:
-        InputError: the run is incomplete, the data are wrong, or the folder cannot be written. No files are
-            left behind.
-        FailureError: a written version did not pass verification; nothing was published.
+    The articles are those of the data sets, or, without data, those of the run. If anything is wrong, nothing
+    is published, and no files are left behind.
     """
     if not run.is_dir():
         raise InputError(f"no run folder {run}: give one that `genre train` wrote")

@@ -143,10 +143,8 @@ def generator_servable(
 class Evidence(tf.Module):
     """Finds the articles that a question is about, by the cosine similarity of the two-tower model's vectors.
 
-    Args:
-        catalogue: the articles; articles without a title and repeated titles are left out.
-        articles: maximum number of articles for one question.
-        threshold: lowest cosine similarity; None: measure it with `closeness_threshold`.
+    Articles without a title and repeated titles are left out. The lowest similarity that counts is
+    `threshold`; None: measure it with `closeness_threshold`.
     """
 
     def __init__(self, catalogue: Catalogue, articles: int = 3, threshold: float | None = None) -> None:

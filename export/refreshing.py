@@ -100,12 +100,7 @@ def refresh(
 
     It builds on `base`, which is not the newest version after a rollback; None: the newest. Warmup covers
     `batch_sizes`; None: those of the base version. `fresh` is a `refresh_process` for these changes; None:
-    start one.
-
-    Raises:
-        InputError: there is no version, the data are wrong, or no article could be recommended any more. No
-            files are left behind.
-        FailureError: the written version did not pass verification; nothing was published.
+    start one. If anything is wrong, nothing is published, and no files are left behind.
     """
     version = _version(models, base)
     contract = read_contract(version)

@@ -167,10 +167,6 @@ class RowByRow:
     """Computes expected answers with the Python functions of a servable, one row at a time.
 
     So verification compares a session's batched answers with unbatched ones of this process.
-
-    Args:
-        servable: its name.
-        functions: has a method for each of its signatures.
     """
 
     def __init__(self, servable: str, functions: Any) -> None:

@@ -87,11 +87,7 @@ def load_attached(version: Path, name: str, without: Collection[str] = ()) -> An
 
     `tf.saved_model.load` would create every function of every signature again, and a variable for each value.
     For a recommender with 50,000 articles this takes three seconds and twice the memory of its index.
-    Functions and submodules named in `without` are not loaded.
-
-    Raises:
-        KeyError: the version has no such module.
-        Exception: any error that TensorFlow raises if the version does not load.
+    Functions and submodules named in `without` are not loaded. A KeyError means that there is no such module.
     """
     model = read_saved_model(version)
     nodes = _keep_module(model.meta_graphs[0], name, without)
@@ -164,12 +160,7 @@ def _called(library: Mapping[str, Any], names: Iterable[str]) -> set[str]:
 
 
 def attached_values(version: Path, name: str) -> dict[str, Any]:
-    """Values of an attached module's variables as NumPy arrays, by their paths (`titles`, `nearest.blocks`).
-
-    Raises:
-        KeyError: the version has no such module.
-        OpError, ValueError: the variables cannot be read.
-    """
+    """Values of an attached module's variables, by their paths (`titles`, `nearest.blocks`)."""
     reader = _open_checkpoint(version)
     return {path: reader.get_tensor(key) for path, key in _attached_keys(reader, name).items()}
 

@@ -84,12 +84,11 @@ def recommender_servable(
         models: a `ServedModels`; or one that was read back, with `ReadEncoder`s and with `write`.
         catalogue: the articles.
         scratch: folder for a file that is copied into the SavedModel.
-        rules: as for `Recommender`.
+        rules: as for `Recommender`; so are `sizes`: `max_history`, `k` and `retrieve`.
         partitioned: as for `ArticleIndex`.
         as_of: time when the catalogue's counters were taken, on the clock of the logs; None without a log.
         write: writes a version with this index into a folder; None: write every signature.
         counted: whether only the signatures are verified whose answers depend on counters.
-        sizes: `max_history`, `k` and `retrieve` of `Recommender`.
     """
     recommender = new_recommender(models, catalogue, scratch, rules=rules, partitioned=partitioned, **sizes)
     reference = RowByRow(RECOMMENDER, recommender)

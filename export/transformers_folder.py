@@ -30,16 +30,9 @@ def write_transformers_folder(run: Path, stage: str, out: Path, overwrite: bool 
     """Write the fine-tuned language model of a stage as a `transformers` folder, completely or not at all.
 
     The folder has `config.json`, `model.safetensors`, the tokenizer's files and a model card. It is read back
-    and compared with the run before it appears. Retrieval and ranking give a BERT, generation a GPT-2 or a
-    Llama.
-
-    Returns:
-        The largest difference of the outputs.
-
-    Raises:
-        InputError: there is no such run, the stage is not trained, `out` exists, or `out` contains the run or
-            lies in it, or the run trained parts that `transformers` does not have (adapters, prefixes).
-        FailureError: `out` cannot be written, or its outputs differ from the run's.
+    and compared with the run before it appears; the largest difference of the outputs is returned. Retrieval
+    and ranking give a BERT, generation a GPT-2 or a Llama. Parts that `transformers` does not have (adapters,
+    prefixes) are refused, and so is an `out` that contains the run or lies in it.
     """
     if stage not in STAGES:
         raise InputError(f"the stage must be one of {', '.join(STAGES)}; got {stage!r}")

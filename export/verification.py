@@ -52,10 +52,7 @@ def refresh_process(news: Path | None) -> contextlib.AbstractContextManager["Fre
 class FreshProcess:
     """Answers the requests of one version; none of its methods but `answers` waits.
 
-    Args:
-        process: runs `replay` and has received no input yet.
-        scratch: folder for a file of requests.
-        only: the signatures whose requests it answers; if empty, all.
+    The process runs `replay`. If `only` is not empty, it answers only these signatures.
     """
 
     def __init__(self, process: "subprocess.Popen[str]", scratch: Path, only: Sequence[str] = ()) -> None:
@@ -176,10 +173,7 @@ def require_passed(checked: Verification) -> Verification:
 def verify_version(version: Path, name: str | None = None, fresh: FreshProcess | None = None) -> Verification:
     """Check the portability of a version, and its answers in a process without any part of genre_tf.
 
-    Args:
-        version: folder with `saved_model.pb`.
-        name: name of the version in the result; None: the folder's name.
-        fresh: a process that is already loading the version and answering; None: start one.
+    A `fresh` process is already loading the version and answering; None: start one.
     """
     from genre_tf.export.contract_file import contract_faults, read_contract, signatures
     from genre_tf.export.gate import missing_assets, portability_violations

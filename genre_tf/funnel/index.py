@@ -77,15 +77,10 @@ class Found(NamedTuple):
 class ArticleIndex(tf.Module):
     """Look-up and search of articles inside the graph.
 
-    Every article can be in a history and can be a candidate; a search finds only those that may be shown.
-
-    Args:
-        catalogue: the articles.
-        bias: float32 [N], the term that each article's counters add to its score; stored as one more
-            component of its vector.
-        ids_file: file that is written here and becomes an asset of the SavedModel.
-        max_age_hours: a search does not find older articles that are no longer clicked; None: no limit.
-        partitioned: options of a partitioned index, which searches a part of the pool; None: exact search.
+    Every article can be in a history and can be a candidate; a search finds only those that may be shown, and
+    none older than `max_age_hours` that is no longer clicked. The bias, float32 [N], is the term that each
+    article's counters add to its score: one more component of its vector. The ids file is written here and
+    becomes an asset of the SavedModel. A partitioned index searches a part of the pool; None: exact search.
     """
 
     def __init__(

@@ -44,17 +44,12 @@ class Greedy:
 class Sample:
     """Samples from the model's distribution after temperature and cuts.
 
-    Args:
-        temperature: divides the logits; near 0 it is greedy.
-        top_k: keep only this many of the likeliest tokens; 0: all of them.
-        top_p: of these, keep the fewest whose probabilities reach this sum.
-
     Source: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020 (nucleus sampling).
     """
 
-    temperature: float = 0.8
-    top_k: int = 50
-    top_p: float = 0.95
+    temperature: float = 0.8  # divides the logits; near 0 it is greedy
+    top_k: int = 50  # keep only this many of the likeliest tokens; 0: all of them
+    top_p: float = 0.95  # of these, keep the fewest whose probabilities reach this sum
 
     def __post_init__(self) -> None:
         if not (self.temperature > 0 and self.top_k >= 0 and 0 < self.top_p <= 1):
@@ -106,20 +101,12 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions:
-    """How texts are decoded.
+    """How texts are decoded."""
 
-    Args:
-        samples: number of texts per row.
-        strategy: how to choose a token; a `Beam` searches instead.
-        constraints: which tokens are not allowed.
-        draft_tokens: number of tokens to copy ahead from a source and check in one step; the texts stay the
-            same. 0: none, and no such ops in the graph.
-    """
-
-    samples: int = 1
-    strategy: Strategy | Beam = field(default_factory=Greedy)
+    samples: int = 1  # texts per row
+    strategy: Strategy | Beam = field(default_factory=Greedy)  # a `Beam` searches instead of choosing tokens
     constraints: Constraints = field(default_factory=Constraints)
-    draft_tokens: int = 0
+    draft_tokens: int = 0  # tokens to copy ahead and check in one step; 0: none, and no such ops in the graph
 
     def __post_init__(self) -> None:
         if self.samples > self.rows:

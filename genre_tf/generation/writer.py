@@ -150,10 +150,6 @@ class WritingGraph(tf.Module):
     """Writes texts for readers and ranks them. It uses portable operations only, so that it can be served.
 
     It holds a copy of the writer's weights in decoding layout; `refresh` updates the copy.
-
-    Args:
-        writer: a `Writer`.
-        options: how to write.
     """
 
     def __init__(self, writer: Any, options: WriterOptions = WriterOptions()) -> None:
