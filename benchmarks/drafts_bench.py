@@ -21,8 +21,7 @@ from genre_tf.config import GenerationConfig, WritingConfig, read_config
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.mind import read_split
 from genre_tf.errors import FailureError, InputError
-from genre_tf.generation.writer import WritingGraph
-from genre_tf.generation.writer_options import writer_options
+from genre_tf.generation.writer import WritingGraph, writer_options
 from genre_tf.models.checkpoint import load_generator
 from genre_tf.models.writer import Writer
 from genre_tf.training.generation import new_generator

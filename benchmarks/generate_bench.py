@@ -66,7 +66,7 @@ def _sides(
         make_copying(gpt2.backbone, sizes.tokens)
     save_language_model(gpt2, folder / "gpt2")
     ours = ExportedGpt2(gpt2, folder / "exported", sizes.tokens, draft_tokens)
-    peers = {
+    peers: dict[str, Side] = {
         "torch": TorchGpt2(folder / "gpt2", sizes.tokens, draft_tokens),
         "ctranslate2": CTranslate2Gpt2(folder / "gpt2", folder / "converted", sizes.tokens),
     }

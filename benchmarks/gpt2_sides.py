@@ -42,17 +42,21 @@ class ExportedGpt2:
 
     def __init__(self, gpt2: LanguageModel, folder: Path, new_tokens: int, draft_tokens: int = 0) -> None:
         model = CachedDecoder(LanguageLayers(gpt2.backbone))
-        options = DecodeOptions(
-            end_id=gpt2.tokenizer.vocabulary_size - 1,
-            max_tokens=new_tokens,
-            constraints=Constraints(min_tokens=new_tokens + 1),
-            draft_tokens=draft_tokens,
-        )
+        options = DecodeOptions(constraints=Constraints(min_tokens=new_tokens + 1), draft_tokens=draft_tokens)
 
         def write(token_ids: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
             ids = tf.strings.to_number(tf.strings.split(token_ids).to_tensor(), tf.int32)  # [B, time]
             everything = tf.ones_like(ids, tf.bool)
-            decoded = decode(model, model.embed(ids), everything, seeds=seed, options=options, copy_from=ids)
+            decoded = decode(
+                model,
+                model.embed(ids),
+                everything,
+                seeds=seed,
+                end_id=gpt2.tokenizer.vocabulary_size - 1,
+                max_tokens=new_tokens,
+                options=options,
+                copy_from=ids,
+            )
             return {"ids": decoded.ids[:, 0]}
 
         specs = [tf.TensorSpec([None], dtype, name) for name, dtype in _INPUTS.items()]

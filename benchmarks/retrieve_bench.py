@@ -20,8 +20,7 @@ from genre_tf.benchmarks.measuring import BenchOptions, Row, compare, rate_of, t
 from genre_tf.benchmarks.peers import peer_module
 from genre_tf.errors import FailureError
 from genre_tf.export.saved_model import write_saved_model
-from genre_tf.funnel.exact_search import ExactIndex
-from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions
+from genre_tf.funnel.search import ExactIndex, PartitionedIndex, PartitionedOptions
 
 UNIT = "readers per second"
 BATCHES = (1, 8, 64)

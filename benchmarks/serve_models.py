@@ -20,8 +20,7 @@ from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.recommender import Recommender
 from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels, encode_titles
-from genre_tf.generation.writer import WritingGraph
-from genre_tf.generation.writer_options import writer_options
+from genre_tf.generation.writer import WritingGraph, writer_options
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
 from genre_tf.models.news_encoder import Categories, NewsEncoder
 from genre_tf.serving.operations.configuration import write_configuration
@@ -72,7 +71,11 @@ def write_models(models: Path, sizes: ServedSizes, news_backbone: str, scratch: 
     served = ServedModels(two_tower, ranker_of(news, config))
     articles = _articles(sizes.articles)
     catalogue = _catalogue(articles, served)
-    shape = {"max_history": config.data.max_history, "k": sizes.k, "retrieve": sizes.retrieve}
+    shape: dict[str, Any] = {
+        "max_history": config.data.max_history,
+        "k": sizes.k,
+        "retrieve": sizes.retrieve,
+    }
     recommender = new_recommender(served, catalogue, scratch, **shape, rules=_RULES)
     write_recommender(recommender, models / RECOMMENDER / "1")
     _write_naive(models / NAIVE / "1", recommender)

@@ -27,7 +27,6 @@ LIBRARIES = (
     "tensorflow-recommenders",
     "numpy",
 )
-PACKAGE = Path(__file__).resolve().parent.parent / "genre_tf"
 
 
 def write_contract(
@@ -39,13 +38,9 @@ def write_contract(
 ) -> None:
     """Write the contract of a SavedModel into its `assets.extra`.
 
-    Args:
-        folder: the version's folder, which contains `saved_model.pb` and `assets.extra`.
-        servable: name of the servable.
-        sizes: limits of requests and answers, such as {"articles": 48915, "max_history": 50}, and
-            recommendation rules that differ from the default.
-        batch_sizes: batch sizes that warmup covers.
-        sources: JSON values: fingerprints of data and run, metrics.
+    The sizes are limits of requests and answers, such as {"articles": 48915, "max_history": 50}, and
+    recommendation rules that differ from the default; the sources are JSON values, such as fingerprints of
+    data and run, and metrics.
     """
     contract = {
         "servable": servable,
@@ -62,11 +57,7 @@ def write_contract(
 
 
 def read_contract(folder: Path) -> dict[str, Any]:
-    """Read a version's contract.
-
-    Raises:
-        InputError: the file is missing or is not a JSON object.
-    """
+    """Read a version's contract."""
     file = folder / ASSETS_FOLDER / CONTRACT_FILE
     try:
         contract = json.loads(file.read_text(encoding="utf-8"))
@@ -97,15 +88,16 @@ def contract_faults(folder: Path, contract: Mapping[str, Any]) -> list[str]:
 
 
 def signatures(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """Names, dtypes and shapes of all signatures, as declared by the graph itself.
+    """Names, dtypes and shapes of all signatures, as the graph declares them; an open dimension is None."""
 
-    Returns:
-        {signature: {"inputs": {name: {"dtype", "shape"}}, "outputs": {…}}}; an open dimension is None.
-    """
+    def described(info: Any) -> dict[str, Any]:
+        shape = [dim.size if dim.size >= 0 else None for dim in info.tensor_shape.dim]
+        return {"dtype": tf.as_dtype(info.dtype).name, "shape": shape}
+
     declared = read_saved_model(folder).meta_graphs[0].signature_def
     return {
         name: {
-            side: {key: _tensor(info) for key, info in sorted(getattr(signature, side).items())}
+            side: {key: described(info) for key, info in sorted(getattr(signature, side).items())}
             for side in ("inputs", "outputs")
         }
         for name, signature in sorted(declared.items())
@@ -136,11 +128,6 @@ def files_fingerprint(*places: Path) -> str:
                 with file.open("rb") as content:
                     digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()
-
-
-def _tensor(info: Any) -> dict[str, Any]:
-    shape = [dim.size if dim.size >= 0 else None for dim in info.tensor_shape.dim]
-    return {"dtype": tf.as_dtype(info.dtype).name, "shape": shape}
 
 
 def _version(library: str) -> str:

@@ -24,8 +24,8 @@ from genre_tf.export.publishing import check_models_path, publish, staged
 from genre_tf.export.servables import Servable, recommender_servable, write_version
 from genre_tf.export.verification import Verification, require_passed, verify_version
 from genre_tf.funnel.index import may_be_found
-from genre_tf.funnel.partitioned_index import PartitionedOptions
 from genre_tf.funnel.rules import Rules
+from genre_tf.funnel.search import PartitionedOptions
 from genre_tf.funnel.served_models import ServedModels
 from genre_tf.generation.safety import SafetyClassifier, SafetyList, load_classifier, read_safety_list
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_generator, load_ranker, load_two_tower
@@ -112,27 +112,17 @@ def write_models(
 
 @dataclass(frozen=True)
 class _Source:
-    """Everything that versions are made from.
+    """Everything that versions are made from."""
 
-    Attributes:
-        two_tower: as for `write_models`; so are `ranker` and `writer`.
-        pool: the articles with their counters.
-        options: settings of the export.
-        writing: how texts are written and chosen.
-        safety: words and patterns of unsafe texts.
-        classifier: finds unsafe texts from the ranker's vectors.
-        sources: JSON values for the contract: what the models were made from.
-    """
-
-    two_tower: Any
+    two_tower: Any  # this and the next two as for `write_models`
     ranker: Any
     writer: Any
-    pool: Pool
+    pool: Pool  # the articles with their counters
     options: ExportOptions
     writing: WritingConfig = WritingConfig()  # noqa: RUF009  (frozen)
     safety: SafetyList = SafetyList()  # noqa: RUF009  (frozen)
-    classifier: SafetyClassifier | None = None
-    sources: Mapping[str, Any] | None = None
+    classifier: SafetyClassifier | None = None  # finds unsafe texts from the ranker's vectors
+    sources: Mapping[str, Any] | None = None  # JSON values for the contract: what the models were made from
 
 
 def export_run(
@@ -140,28 +130,12 @@ def export_run(
 ) -> list[tuple[Path, Verification]]:
     """Export the trained models of a run: the recommender, and the generator if there is one.
 
-    Args:
-        run: run folder with trained retrieval and ranking.
-        models: MODELS; `genre_recommender/VERSION` and `genre_generator/VERSION` are written in it.
-        data: data sets whose articles are indexed; if empty, the articles of the run.
-        options: settings of the export.
-        report: called with each line of progress.
-
-    Returns:
-        The published versions and their verifications.
-
-    Raises:
-        InputError: the run is incomplete, the data are wrong, or the folder cannot be written. No files are
-            left behind.
-        FailureError: a written version did not pass verification; nothing was published.
+    The articles are those of the data sets, or, without data, those of the run. If anything is wrong, nothing
+    is published, and no files are left behind.
     """
     if not run.is_dir():
         raise InputError(f"no run folder {run}: give one that `genre train` wrote")
     _check_folder(models)
-    return publish_models(models, _source(run, data, options, report), report)
-
-
-def _source(run: Path, data: Sequence[Path], options: ExportOptions, report: Report) -> _Source:
     config = read_config(run / "config.toml")
     # Read before minutes of work, because a wrong list stops the export.
     safety = read_safety_list(options.safety_list) if options.safety_list else SafetyList()
@@ -173,7 +147,7 @@ def _source(run: Path, data: Sequence[Path], options: ExportOptions, report: Rep
     pool = read_pool(run, data, options.max_bad_rows, report)
     if options.learn_age_limit and pool.as_of is not None:
         options = replace(options, rules=replace(options.rules, max_age_hours=learned_limit(run)))
-    return _Source(
+    source = _Source(
         two_tower,
         ranker,
         load_generator(run) if has_generator else None,
@@ -184,6 +158,7 @@ def _source(run: Path, data: Sequence[Path], options: ExportOptions, report: Rep
         load_classifier(run, run / "ranking" / WEIGHTS_FILE),
         _sources(run, data),
     )
+    return publish_models(models, source, report)
 
 
 def publish_models(models: Path, source: _Source, report: Report) -> list[tuple[Path, Verification]]:

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.framework import node_def_pb2, types_pb2
+from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from genre_tf.contract import DEFAULT_SIGNATURE
@@ -28,17 +29,11 @@ INITIALIZER = "__saved_model_init_op"  # TensorFlow's own: runs on loading, has 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One part of a graph that TensorFlow Serving would not accept.
+    """One part of a graph that TensorFlow Serving would not accept."""
 
-    Attributes:
-        subject: the op, function, signature or input.
-        places: where it is used, such as the names of functions.
-        reason: why it is refused and what to do.
-    """
-
-    subject: str
-    places: tuple[str, ...]
-    reason: str
+    subject: str  # the op, function, signature or input
+    places: tuple[str, ...]  # where it is used, such as the names of functions
+    reason: str  # why it is refused and what to do
 
     def __str__(self) -> str:
         shown = ", ".join(self.places[:3]) + (" …" if len(self.places) > 3 else "")
@@ -53,11 +48,7 @@ def servable_ops() -> frozenset[str]:
 
 
 def read_saved_model(version: Path) -> saved_model_pb2.SavedModel:
-    """Parse `saved_model.pb`.
-
-    Raises:
-        InputError: the file is missing, or it cannot be parsed.
-    """
+    """Parse `saved_model.pb`."""
     file = version / "saved_model.pb"
     if not file.is_file():
         raise InputError(f"no SavedModel in {version} (saved_model.pb is missing): export again")
@@ -71,15 +62,27 @@ def read_saved_model(version: Path) -> saved_model_pb2.SavedModel:
 
 
 def portability_violations(version: Path) -> list[Violation]:
-    """Check every op of every function of every graph, and every signature; empty if all is well.
-
-    Raises:
-        InputError: the folder has no readable SavedModel.
-    """
+    """Check every op of every function of every graph, and every signature; empty if all is well."""
     found: list[Violation] = []
     for graph in read_saved_model(version).meta_graphs:
-        found += _op_violations(graph)
-        found += _compile_violations(graph)
+        library = graph.graph_def.library.function
+        functions = {function.signature.name for function in library}
+        nodes = [("the main graph", node) for node in graph.graph_def.node]
+        nodes += [(function.signature.name, node) for function in library for node in function.node_def]
+        places: dict[str, dict[str, None]] = defaultdict(dict)
+        for place, node in nodes:
+            if node.op not in functions:
+                places[node.op][place] = None
+        found += [
+            Violation(f"op {op}", tuple(places[op]), reason)
+            for op in sorted(places)
+            if (reason := _refusal(op))
+        ]
+        compiled = [one.signature.name for one in library if _must_compile(one)]
+        compiled += [f"{place}/{node.name}" for place, node in nodes if _must_compile(node)]
+        if compiled:
+            reason = "must be compiled by XLA, which TensorFlow Serving refuses; remove jit_compile=True"
+            found.append(Violation(MUST_COMPILE, tuple(compiled), reason))
         found += _signature_violations(graph)
         if "serve" not in graph.meta_info_def.tags:
             tags = ", ".join(graph.meta_info_def.tags) or "none"
@@ -87,33 +90,6 @@ def portability_violations(version: Path) -> list[Violation]:
                 Violation(f"tags {tags}", ("the graph",), "TensorFlow Serving loads the tag `serve`")
             )
     return found
-
-
-def missing_assets(version: Path) -> list[str]:
-    """Missing files of look-up tables, which TensorFlow reads on loading, in words."""
-    graphs = read_saved_model(version).meta_graphs
-    names = sorted({asset.filename for graph in graphs for asset in graph.asset_file_def})
-    return [f"assets/{name} is missing" for name in names if not (version / "assets" / name).is_file()]
-
-
-def _nodes(graph: meta_graph_pb2.MetaGraphDef) -> Iterator[tuple[str, node_def_pb2.NodeDef]]:
-    for node in graph.graph_def.node:
-        yield "the main graph", node
-    for function in graph.graph_def.library.function:
-        for node in function.node_def:
-            yield function.signature.name, node
-
-
-def _op_violations(graph: meta_graph_pb2.MetaGraphDef) -> list[Violation]:
-    functions = {function.signature.name for function in graph.graph_def.library.function}
-    places: dict[str, dict[str, None]] = defaultdict(dict)
-    for place, node in _nodes(graph):
-        if node.op not in functions:
-            places[node.op][place] = None
-    reasons = {op: _refusal(op) for op in places}
-    return [
-        Violation(f"op {op}", tuple(places[op]), reason) for op, reason in sorted(reasons.items()) if reason
-    ]
 
 
 def _refusal(op: str) -> str:
@@ -128,44 +104,45 @@ def _refusal(op: str) -> str:
     return ""
 
 
-def _compile_violations(graph: meta_graph_pb2.MetaGraphDef) -> list[Violation]:
-    reason = "must be compiled by XLA, which TensorFlow Serving refuses; remove jit_compile=True"
-    places = [
-        function.signature.name
-        for function in graph.graph_def.library.function
-        if MUST_COMPILE in function.attr and function.attr[MUST_COMPILE].b
-    ]
-    places += [
-        f"{place}/{node.name}"
-        for place, node in _nodes(graph)
-        if MUST_COMPILE in node.attr and node.attr[MUST_COMPILE].b
-    ]
-    return [Violation(MUST_COMPILE, tuple(places), reason)] if places else []
+def _must_compile(one: Any) -> bool:
+    return MUST_COMPILE in one.attr and bool(one.attr[MUST_COMPILE].b)
 
 
-def _signature_violations(graph: meta_graph_pb2.MetaGraphDef) -> list[Violation]:
-    found = []
+def _signature_violations(graph: meta_graph_pb2.MetaGraphDef) -> Iterator[Violation]:
     if DEFAULT_SIGNATURE not in graph.signature_def:
-        found.append(Violation(DEFAULT_SIGNATURE, ("the signatures",), "a default signature is missing"))
+        yield Violation(DEFAULT_SIGNATURE, ("the signatures",), "a default signature is missing")
     for name, signature in sorted(graph.signature_def.items()):
         if name == INITIALIZER:
             continue
+        place = (f"signature {name}",)
         for key, tensor in sorted(signature.inputs.items()):
-            for reason in _input_faults(tensor):
-                found.append(Violation(f"input {key}", (f"signature {name}",), reason))
+            shape = _shape(tensor)
+            if tensor.dtype not in INPUT_TYPES:
+                reason = f"dtype {tf.as_dtype(tensor.dtype).name}: inputs must be string or int64"
+                yield Violation(f"input {key}", place, reason)
+            if shape is None or len(shape) != 1:
+                reason = (
+                    f"shape {shape or 'scalar or unknown'}: inputs must have rank 1, so that batching pads "
+                    "nothing"
+                )
+                yield Violation(f"input {key}", place, reason)
+            elif shape[0] != -1:
+                reason = f"batch fixed to {shape[0]}: the batch dimension must be open"
+                yield Violation(f"input {key}", place, reason)
         for key, tensor in sorted(signature.outputs.items()):
-            dims = [dim.size for dim in tensor.tensor_shape.dim]
-            if tensor.tensor_shape.unknown_rank or not dims or dims[0] != -1:
-                reason = f"shape {dims or 'scalar or unknown'}: dimension 0 must be the open batch dimension"
-                found.append(Violation(f"output {key}", (f"signature {name}",), reason))
-    return found
+            shape = _shape(tensor)
+            if not shape or shape[0] != -1:
+                reason = f"shape {shape or 'scalar or unknown'}: dimension 0 must be the open batch dimension"
+                yield Violation(f"output {key}", place, reason)
 
 
-def _input_faults(tensor: meta_graph_pb2.TensorInfo) -> Iterator[str]:
-    if tensor.dtype not in INPUT_TYPES:
-        yield f"dtype {tf.as_dtype(tensor.dtype).name}: inputs must be string or int64"
-    dims = [dim.size for dim in tensor.tensor_shape.dim]
-    if tensor.tensor_shape.unknown_rank or len(dims) != 1:
-        yield f"shape {dims or 'scalar or unknown'}: inputs must have rank 1, so that batching pads nothing"
-    elif dims[0] != -1:
-        yield f"batch fixed to {dims[0]}: the batch dimension must be open"
+def _shape(tensor: meta_graph_pb2.TensorInfo) -> list[int] | None:
+    shape = tensor.tensor_shape
+    return None if shape.unknown_rank else [dim.size for dim in shape.dim]
+
+
+def missing_assets(version: Path) -> list[str]:
+    """Missing files of look-up tables, which TensorFlow reads on loading, in words."""
+    graphs = read_saved_model(version).meta_graphs
+    names = sorted({asset.filename for graph in graphs for asset in graph.asset_file_def})
+    return [f"assets/{name} is missing" for name in names if not (version / "assets" / name).is_file()]

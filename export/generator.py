@@ -4,26 +4,26 @@ Answers are written from evidence: the pool's articles nearest in meaning to the
 """
 
 import functools
-from dataclasses import asdict
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.config import WritingConfig
-from genre_tf.contract import GENERATOR, PADDING_NUMBER, SIGNATURES, Signature
-from genre_tf.export.requests import Exchange, recorded_requests, warmup_requests
+from genre_tf.contract import GENERATOR, PADDING_NUMBER, SIGNATURES
+from genre_tf.export.requests import RowByRow, recorded_requests, warmup_requests
 from genre_tf.export.saved_model import write_servable
 from genre_tf.export.servables import Servable
 from genre_tf.funnel import parsing
-from genre_tf.funnel.exact_search import open_variable
 from genre_tf.funnel.index import Catalogue
+from genre_tf.funnel.recommender import reader_of_titles
+from genre_tf.funnel.search import open_variable
 from genre_tf.funnel.served_models import ServedModels, encode_titles
 from genre_tf.generation.safety import SafetyClassifier, SafetyList
-from genre_tf.generation.writer import WritingGraph, nothing_unsafe
-from genre_tf.generation.writer_options import writer_options
+from genre_tf.generation.writer import WritingGraph, nothing_unsafe, writer_options
 from genre_tf.models.writer import Writer
 
 _SAMPLE = 1000  # number of articles that the threshold is measured on
@@ -33,45 +33,18 @@ _LOOSEST = 0.05  # share of articles whose own nearest neighbour is less similar
 Answer = dict[str, tf.Tensor]
 
 
-class _Reader(NamedTuple):
-    """A reader, encoded for both click models.
-
-    Args:
-        vector: float32 [B, D], the reader's vector for the two-tower model.
-        clicks: float32 [B, H, R], vectors of the clicks for the ranker.
-        mask: bool [B, H], True for real clicks.
-    """
-
-    vector: tf.Tensor
-    clicks: tf.Tensor
-    mask: tf.Tensor
-
-
+@dataclass(eq=False)
 class GeneratorServable:
-    """The signatures `generate` and `answer`.
+    """The signatures `generate` and `answer`."""
 
-    Args:
-        writer: writes texts and ranks them.
-        models: compute the reader's vector, and the interest in a text.
-        evidence: the articles that answers are written from.
-        max_history: number of newest titles that represent the reader.
-        classifier: finds unsafe texts from the ranker's vectors; None: only lists and patterns are used.
-    """
+    writer: WritingGraph  # writes texts and ranks them
+    models: ServedModels  # compute the reader's vector, and the interest in a text
+    evidence: "Evidence"  # the articles that answers are written from
+    _: KW_ONLY
+    max_history: int  # number of newest titles that represent the reader
+    classifier: SafetyClassifier | None = None  # None: only lists and patterns find unsafe texts
 
-    def __init__(
-        self,
-        writer: WritingGraph,
-        models: ServedModels,
-        evidence: "Evidence",
-        *,
-        max_history: int,
-        classifier: SafetyClassifier | None = None,
-    ) -> None:
-        self.writer = writer
-        self.models = models
-        self.evidence = evidence
-        self.max_history = max_history
-        self.classifier = classifier
+    def __post_init__(self) -> None:
         # Each is traced once for both the SavedModel and its reference, and the decode loop once for both
         # signatures, because these are the largest graphs here.
         self._write = tf.function(self._write_for, autograph=False)
@@ -82,33 +55,15 @@ class GeneratorServable:
     def generate(
         self, history_text: tf.Tensor, source: tf.Tensor, kind: tf.Tensor, seed: tf.Tensor
     ) -> Answer:
-        """Write texts for readers.
-
-        Args:
-            history_text: string [B], titles joined by newlines, oldest first; "" for a new reader.
-            source: string [B], an article to write from; "" to write from interest alone.
-            kind: string [B], one of `KINDS`; any other value means title.
-            seed: int64 [B]; equal requests with equal seeds get equal texts in any batch.
-
-        Returns:
-            text string [B, N], interest, log_probability and grounding float32 [B, N], safe bool [B, N]; best
-            first, unsafe last.
-        """
+        """Write texts for readers, best first, unsafe last; arguments as in `WritingGraph.__call__`."""
         source, kind = parsing.clean_text(source), parsing.clean_text(kind)
         return self._write(parsing.clean_text(history_text), source, kind, seed)
 
     def answer(self, question: tf.Tensor, history_text: tf.Tensor, seed: tf.Tensor) -> Answer:
-        """Answer questions from the nearest articles.
+        """Answer questions from the nearest articles: best texts and nearest evidence first.
 
-        Args:
-            question: string [B].
-            history_text: string [B], titles joined by newlines, oldest first; "" for a new reader.
-            seed: int64 [B]; as in `generate`.
-
-        Returns:
-            text string [B, N], interest float32 [B, N], best first; evidence_id and evidence_title string
-            [B, E], nearest first. A blank question, or a question without a close article, has no answer: its
-            texts are "", its interest is -1 and its evidence is "".
+        A blank question, or a question without a close article, has no answer: its texts are "", its interest
+        is -1 and its evidence is "".
         """
         question = tf.strings.strip(parsing.clean_text(question))
         (vectors,) = encode_titles(question, self.models.encoders()[0])
@@ -133,7 +88,8 @@ class GeneratorServable:
     def _write_for(
         self, history_text: tf.Tensor, source: tf.Tensor, kind: tf.Tensor, seed: tf.Tensor
     ) -> Answer:
-        reader = self._read(history_text)
+        titles = parsing.newest(parsing.split_history_titles(history_text), self.max_history)
+        reader, clicks, mask = reader_of_titles(self.models, titles)
         encoder = self.models.encoders()[1]
 
         @functools.cache  # interest and safety need the same vectors
@@ -145,48 +101,14 @@ class GeneratorServable:
         def interest(texts: tf.Tensor) -> tf.Tensor:
             shown = encoded(texts.ref())  # [B, N, R]; tensors are not hashable, their references are
             everything = tf.ones(tf.shape(texts), tf.bool)
-            return tf.sigmoid(self.models.click_logits(reader.clicks, reader.mask, shown, everything))
+            return tf.sigmoid(self.models.click_logits(clicks, mask, shown, everything))
 
         def unsafe(texts: tf.Tensor) -> tf.Tensor:
             if self.classifier is None:
                 return nothing_unsafe(texts)
             return self.classifier.is_unsafe(encoded(texts.ref()))
 
-        return self.writer(history_text, source, kind, seed, reader.vector, interest, unsafe).served()
-
-    def _read(self, history_text: tf.Tensor) -> _Reader:
-        titles = parsing.newest(parsing.split_history_titles(history_text), self.max_history)
-        for_tower, for_ranker = encode_titles(titles.flat_values, *self.models.encoders())
-        width = tf.maximum(parsing.widest(titles), 1)
-        clicks, mask = parsing.to_dense(titles.with_flat_values(for_tower), width)  # [B, H, D]
-        vector = self.models.user_vector(clicks, mask)
-        clicks, _ = parsing.to_dense(titles.with_flat_values(for_ranker), width)  # [B, H, R]
-        return _Reader(vector, clicks, mask)
-
-
-class GeneratorReference:
-    """Computes the expected answers with the same writer and models in this process, one row at a time."""
-
-    def __init__(self, servable: GeneratorServable) -> None:
-        self.servable = servable
-        # The default signature gets the same requests as `generate`, and writing a text is slow.
-        self._answered: dict[tuple[Any, ...], Answer] = {}
-
-    def answer(self, request: Exchange) -> Exchange:
-        """Return the request with its answer."""
-        signature = SIGNATURES[GENERATOR][request.signature]
-        columns = (request.inputs[name].tolist() for name in signature.input_names)
-        rows = [self._row(signature, row) for row in zip(*columns, strict=True)]
-        outputs = {key: tf.concat([row[key] for row in rows], 0).numpy() for key in rows[0]}
-        return Exchange(request.signature, request.case, request.inputs, outputs)
-
-    def _row(self, signature: Signature, row: tuple[Any, ...]) -> Answer:
-        name = signature.name
-        if (name, *row) not in self._answered:
-            values = zip(row, signature.inputs, strict=True)
-            inputs = (tf.constant([value], one.dtype) for value, one in values)
-            self._answered[name, *row] = getattr(self.servable, name)(*inputs)
-        return self._answered[name, *row]
+        return self.writer(history_text, source, kind, seed, reader, interest, unsafe).served()
 
 
 def generator_servable(
@@ -199,15 +121,11 @@ def generator_servable(
     safety: SafetyList = SafetyList(),  # noqa: B008  (frozen)
     classifier: SafetyClassifier | None = None,
 ) -> Servable:
-    """Build `genre_generator`; the catalogue supplies evidence for answers, and titles for verification.
-
-    Raises:
-        InputError: the settings of `writing` do not fit the writer.
-    """
+    """Build `genre_generator`; the catalogue supplies evidence for answers, and titles for verification."""
     options = writer_options(writing, writer.prompts, safety=safety)
     evidence, graph = Evidence(catalogue), WritingGraph(writer, options)
     functions = GeneratorServable(graph, models, evidence, max_history=max_history, classifier=classifier)
-    reference = GeneratorReference(functions)
+    reference = RowByRow(GENERATOR, functions)
     return Servable(
         GENERATOR,
         functions.write,
@@ -225,16 +143,18 @@ def generator_servable(
 class Evidence(tf.Module):
     """Finds the articles that a question is about, by the cosine similarity of the two-tower model's vectors.
 
-    Args:
-        catalogue: the articles; articles without a title and repeated titles are left out.
-        articles: maximum number of articles for one question.
-        threshold: lowest cosine similarity; None: measure it with `closeness_threshold`.
+    Articles without a title and repeated titles are left out. The lowest similarity that counts is
+    `threshold`; None: measure it with `closeness_threshold`.
     """
 
     def __init__(self, catalogue: Catalogue, articles: int = 3, threshold: float | None = None) -> None:
         super().__init__(name="evidence")
         self.articles = articles
-        rows = _different_titles(catalogue.titles)
+        first: dict[str, int] = {}
+        for row, title in enumerate(catalogue.titles):
+            if title.strip():
+                first.setdefault(title.strip().casefold(), row)
+        rows = list(first.values()) or [0]  # no titles at all: the row of the unknown article
         vectors = catalogue.retrieval_vectors[rows]  # [N, D]
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         threshold = closeness_threshold(vectors) if threshold is None else threshold
@@ -250,14 +170,9 @@ class Evidence(tf.Module):
         )
 
     def search(self, questions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Exact search.
+        """Rows int64 [B, E], nearest first, and which are close enough, bool [B, E].
 
-        Args:
-            questions: float32 [B, D], vectors from the two-tower model's news tower.
-
-        Returns:
-            Rows int64 [B, E], nearest first, and bool [B, E], True for those that are close enough; E is
-            `articles`.
+        The questions are vectors of the news tower, float32 [B, D].
         """
         similarity = tf.matmul(tf.math.l2_normalize(questions, axis=1), self.matrix)  # [B, N]
         found = tf.minimum(self.articles, tf.shape(similarity)[1])
@@ -279,15 +194,9 @@ def closeness_threshold(vectors: npt.NDArray[np.float32], seed: int = 0) -> floa
     """How similar a question must be to an article, measured on the articles themselves.
 
     Nearly all articles of a pool have a neighbour about related news. If a question is farther from every
-    article than that, no article is about it.
-
-    Args:
-        vectors: float32 [N, D], of length 1.
-        seed: seed of the sample.
-
-    Returns:
-        The 5 % quantile of the articles' similarities to their nearest neighbours; 0 for fewer than two
-        articles.
+    article than that, no article is about it. So the threshold is the 5 % quantile of the articles'
+    similarities to their nearest neighbours; 0 for fewer than two articles. The vectors, float32 [N, D], have
+    length 1.
     """
     if len(vectors) < 2:
         return 0.0
@@ -299,11 +208,3 @@ def closeness_threshold(vectors: npt.NDArray[np.float32], seed: int = 0) -> floa
         similarity[itself, sample[itself] - start] = -1.0
         nearest = np.maximum(nearest, similarity.max(axis=1))
     return float(np.quantile(nearest, _LOOSEST))
-
-
-def _different_titles(titles: list[str]) -> list[int]:
-    first: dict[str, int] = {}
-    for row, title in enumerate(titles):
-        if title.strip():
-            first.setdefault(title.strip().casefold(), row)
-    return list(first.values()) or [0]  # no titles at all: the row of the unknown article

@@ -1,6 +1,6 @@
 """The articles of a version: reading and encoding them, and what a refresh changes in them."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -28,17 +28,11 @@ Vectors = npt.NDArray[np.float32]
 
 
 class Pool(NamedTuple):
-    """Articles and their counters.
+    """Articles and their counters."""
 
-    Attributes:
-        table: the articles; row 0 is the padding article.
-        counters: float32 [len(table), 9], the columns of `COUNTERS`; row 0 is zeros.
-        as_of: time when the counters were taken, on the clock of the logs; None if no log was read.
-    """
-
-    table: ArticleTable
-    counters: Vectors
-    as_of: datetime | None
+    table: ArticleTable  # row 0 is the padding article
+    counters: Vectors  # [len(table), 9], the columns of `COUNTERS`; row 0 is zeros
+    as_of: datetime | None  # when they were taken, on the clock of the logs; None if no log was read
 
     @classmethod
     def of(cls, table: ArticleTable, counters: Counters) -> "Pool":
@@ -58,16 +52,10 @@ def read_pool(
     max_bad_rows: int = 0,
     report: Callable[[str], None] = lambda line: None,
 ) -> Pool:
-    """Read articles and their current counters.
+    """Read articles and their current counters, from every split of data sets in MIND's format.
 
-    Args:
-        run: run folder; its prepared articles and counters are used if `data` has none.
-        data: MIND-format data sets: every article of every split, with the counts of labelled logs.
-        max_bad_rows: number of faulty rows that may be skipped in each file.
-        report: called with a line for each log that is left out.
-
-    Raises:
-        InputError: a folder does not contain such data, or there is no article at all.
+    Only logs with labels are counted; `report` gets a line for each other. Without data, or without such
+    logs, the run's prepared articles, or its counters, are used.
     """
     prepared = run / "prepared"
     counters = Counters.load(prepared / COUNTERS_FILE)
@@ -96,25 +84,22 @@ def _read_data(
             continue
         articles = read_news(news, FaultPolicy(max_bad_rows))
         read.append(articles)
-        if behaviors is not None and not _count(behaviors, articles, counters, FaultPolicy(max_bad_rows)):
-            report(
-                f"{behaviors} has no labels: the articles of its split are indexed, but its views are not "
-                "counted"
-            )
+        if behaviors is None:
+            continue
+        known = {news_id: news_id for news_id in articles}
+        for impression in iterate_behaviors(behaviors, known, FaultPolicy(max_bad_rows)):
+            if impression.clicked is None:
+                # A log has labels everywhere or nowhere; without clicks all click rates would be too low.
+                report(
+                    f"{behaviors} has no labels: the articles of its split are indexed, but its views are "
+                    "not counted"
+                )
+                break
+            counters.observe(impression)
     if not read:
         advice = inner_splits(data) or "give a data set folder in MIND's format"
         raise InputError(f"{data} has no split with a {NEWS}; {advice}")
     return read
-
-
-def _count(log: Path, articles: Iterable[str], counters: Counters, policy: FaultPolicy) -> bool:
-    """Count a log; False if it has no labels: without clicks its views would make all click rates too low."""
-    known = {news_id: news_id for news_id in articles}
-    for impression in iterate_behaviors(log, known, policy):
-        if impression.clicked is None:  # a log has labels everywhere or nowhere
-            return False
-        counters.observe(impression)
-    return True
 
 
 def with_published_ages(counters: Vectors, published: npt.NDArray[np.int64], as_of: datetime) -> Vectors:
@@ -130,42 +115,21 @@ def with_published_ages(counters: Vectors, published: npt.NDArray[np.int64], as_
     return counters
 
 
-def build_catalogue(
-    models: Any,
-    table: ArticleTable,
-    counters: Vectors,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Catalogue:
-    """Encode every article with both stages.
-
-    Args:
-        models: a `ServedModels`, new or read back.
-        table: the articles.
-        counters: float32 [len(table), 9].
-        on_progress: called with (articles done, all articles).
-    """
-    vectors = encode_table(models, table, on_progress)
+def build_catalogue(models: Any, table: ArticleTable, counters: Vectors) -> Catalogue:
+    """Encode every article with both stages of a `ServedModels`."""
     titles = [" ".join(title.split()) for title in table.titles]
-    texts = [_text(*parts) for parts in zip(titles, table.abstracts, strict=True)]
+    texts = []  # title and abstract as one line, separated by a full stop
+    for title, abstract in zip(titles, table.abstracts, strict=True):
+        stop = "" if not title or title[-1] in ".!?。！？" else "."
+        texts.append(f"{title}{stop} {' '.join(abstract.split())}".strip())
+    vectors = encode_table(models, table)
     return Catalogue(table.news_ids, titles, texts, *vectors, counters, table.categories, table.withdrawn)
 
 
-def _text(title: str, abstract: str) -> str:
-    """Title and abstract as one line, separated by a full stop."""
-    stop = "" if not title or title[-1] in ".!?。！？" else "."
-    return f"{title}{stop} {' '.join(abstract.split())}".strip()
-
-
 def with_articles(catalogue: Catalogue, new: Sequence[Article], vectors: Sequence[Vectors]) -> Catalogue:
-    """Add articles to a catalogue; articles with known ids replace their old rows.
+    """Add articles with vectors, float32 [M, D] and [M, R]; known ids replace their old rows.
 
-    Args:
-        catalogue: the known articles.
-        new: M articles.
-        vectors: float32 [M, D] for the two-tower model, and float32 [M, R] for the ranker.
-
-    Returns:
-        The catalogue; old rows keep their numbers, new articles have no clicks, views or age yet.
+    Old rows keep their numbers; new articles have no clicks, views or age yet.
     """
     row_of = {news_id: row for row, news_id in enumerate(catalogue.news_ids)}
     rows = np.array([row_of.setdefault(one.news_id, len(row_of)) for one in new], np.int64)
@@ -178,7 +142,7 @@ def with_articles(catalogue: Catalogue, new: Sequence[Article], vectors: Sequenc
         titles[row] = texts[row] = " ".join(one.title.split())
         categories[row] = one.category
     arrays = (catalogue.retrieval_vectors, catalogue.ranking_vectors, catalogue.counters)
-    in_retrieval, in_ranking, counters = (_grown(old, size) for old in arrays)
+    in_retrieval, in_ranking, counters = (_with_zeros(old, size) for old in arrays)
     in_retrieval[rows], in_ranking[rows] = vectors
     gone = np.zeros(size, bool)
     gone[: len(catalogue.news_ids)] = catalogue.withdrawn
@@ -192,15 +156,9 @@ def with_counts(
 ) -> tuple[Catalogue, datetime | None]:
     """Add the counts of a later log to the counters of a catalogue, and give new articles an age.
 
-    Args:
-        catalogue: the articles with their counters.
-        as_of: time when those counters were taken, on the clock of the logs; None: no log was counted so far.
-        log: counts since then, from at least one impression; None without a log.
-        new: the M new articles in it; their age counts since publication, else from the log, else from now.
-
-    Returns:
-        The catalogue, and the time of its counters: just after the log's end. Without any log no article has
-        an age.
+    Their age counts since publication, else from the log, else from now. Without any log no article has one.
+    `as_of` is when the counters of the catalogue were taken; None: no log was counted so far. The result is
+    as of just after the log's end.
     """
     counters = catalogue.counters
     if log is not None and log.newest is not None:
@@ -226,7 +184,7 @@ def without(catalogue: Catalogue, news_ids: Collection[str]) -> Catalogue:
     return replace(catalogue, withdrawn=np.asarray(catalogue.withdrawn) | gone)
 
 
-def _grown(array: Vectors, size: int) -> Vectors:
+def _with_zeros(array: Vectors, size: int) -> Vectors:
     """A copy with more rows, filled with zeros, in the same memory order (by rows or by columns)."""
     by_columns = array.strides[0] < array.strides[1]
     grown = np.empty((size, array.shape[1]), np.float32, order="F" if by_columns else "C")

@@ -37,11 +37,7 @@ def read_as_pattern(path: str | Path) -> str:
 
 
 def check_models_path(models: Path) -> None:
-    """Refuse, before any work, a folder from which TensorFlow cannot load a SavedModel.
-
-    Raises:
-        InputError: its path has a backslash or a pair of brackets.
-    """
+    """Refuse, before any work, a folder from which TensorFlow cannot load a SavedModel."""
     path = str(models.resolve())
     if part := read_as_pattern(path):
         raise InputError(
@@ -62,14 +58,8 @@ def versions(servable: Path) -> list[int]:
 def staged(servable: Path) -> Iterator[Path]:
     """A hidden folder beside the versions for writing the next version; removed at the end if not published.
 
-    Args:
-        servable: MODELS/NAME; created if missing, and then removed again if nothing was published.
-
-    Yields:
-        An empty folder, locked as long as this process lives.
-
-    Raises:
-        InputError: the folder cannot be written or locked.
+    MODELS/NAME is created if missing, and then removed again if nothing was published. The folder is empty,
+    and locked as long as this process lives.
     """
     absent = [entry for entry in (servable, servable.parent) if not entry.exists()]
     try:
@@ -88,18 +78,25 @@ def staged(servable: Path) -> Iterator[Path]:
 
 
 def publish(folder: Path) -> Path:
-    """Make the folder that `staged` yielded the next version; it must be complete.
+    """Make the complete folder that `staged` yielded the next version, MODELS/NAME/VERSION.
 
-    Returns:
-        MODELS/NAME/VERSION. Exporters that publish at the same time get different versions.
-
-    Raises:
-        FailureError: writing to the disk failed.
+    Exporters that publish at the same time get different versions.
     """
     servable = folder.parent
     try:
-        _flush_tree(folder)
-        version = _rename_to_next(folder)
+        for root, _, files in os.walk(folder):
+            for name in files:
+                _flush(Path(root) / name)
+            _flush(Path(root))
+        while True:
+            version = servable / str(max(versions(servable), default=0) + 1)
+            try:
+                folder.rename(version)
+                break
+            except OSError as error:
+                # The name was free, but another exporter has used it in the meantime.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
         _flush(servable)
     except OSError as error:
         raise FailureError(f"{servable}: cannot write the new version ({error.strerror})") from None
@@ -107,11 +104,7 @@ def publish(folder: Path) -> Path:
 
 
 def remove_version(servable: Path, version: int) -> None:
-    """Remove a version: hide it by one rename, so that no server sees half of it, then delete it.
-
-    Raises:
-        FailureError: renaming or deleting failed.
-    """
+    """Remove a version: hide it by one rename, so that no server sees half of it, then delete it."""
     hidden = servable / f"{REMOVED_PREFIX}{version}-{secrets.token_hex(4)}"
     try:
         (servable / str(version)).rename(hidden)
@@ -126,17 +119,6 @@ def remove_leftovers(servable: Path) -> None:
     _remove_abandoned(servable)
     for folder in servable.glob(f"{REMOVED_PREFIX}*"):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _rename_to_next(folder: Path) -> Path:
-    while True:
-        version = folder.parent / str(max(versions(folder.parent), default=0) + 1)
-        try:
-            return folder.rename(version)
-        except OSError as error:
-            # The name was free, but another exporter has used it in the meantime.
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
 
 
 def _locked_folder(servable: Path) -> tuple[Path, int]:
@@ -191,13 +173,6 @@ def _remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
         except OSError:
             return
-
-
-def _flush_tree(folder: Path) -> None:
-    for root, _, files in os.walk(folder):
-        for name in files:
-            _flush(Path(root) / name)
-        _flush(Path(root))
 
 
 def _flush(entry: Path) -> None:

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -26,18 +26,22 @@ from genre_tf.data.lines import FaultPolicy
 from genre_tf.data.mind import iterate_behaviors, read_news
 from genre_tf.errors import InputError
 from genre_tf.export.contract_file import files_fingerprint, read_contract
-from genre_tf.export.fresh_process import FreshProcess, refresh_process
 from genre_tf.export.pool import with_articles, with_counts, without
 from genre_tf.export.publishing import publish, staged, versions
 from genre_tf.export.requests import PARITY_FILE, Exchange, read_exchanges
 from genre_tf.export.saved_model import attached_values, copy_graph, load_attached, write_values
-from genre_tf.export.servables import COUNTERS_AS_OF, Servable, recommender_servable, write_version
-from genre_tf.export.verification import Verification, require_passed, verify_version
-from genre_tf.funnel.exact_search import variable_values
+from genre_tf.export.servables import COUNTERS_AS_OF, recommender_servable, write_version
+from genre_tf.export.verification import (
+    FreshProcess,
+    Verification,
+    refresh_process,
+    require_passed,
+    verify_version,
+)
 from genre_tf.funnel.index import IDS_FILE, ArticleIndex, Catalogue, may_be_found, read_catalogue
-from genre_tf.funnel.partitioned_index import options_of
 from genre_tf.funnel.rules import Rules
-from genre_tf.funnel.served_models import ENCODER, encode_table
+from genre_tf.funnel.search import options_of, variable_values
+from genre_tf.funnel.served_models import ENCODER, ReadEncoder, encode_table
 
 Report = Callable[[str], None]
 
@@ -59,33 +63,19 @@ class Changes:
 
 @dataclass(frozen=True)
 class Refreshed:
-    """The result of a refresh.
+    """The result of a refresh."""
 
-    Attributes:
-        version: the published folder; the old version if nothing changed.
-        added: number of new articles.
-        changed: number of known articles with another title.
-        expired: number of articles that may no longer be recommended; histories may still contain them.
-        articles: number of articles in the index.
-        recommendable: number of these that may be recommended.
-        verification: verification of the new version; None if nothing changed.
-    """
-
-    version: Path
-    added: int
-    changed: int
-    expired: int
-    articles: int
-    recommendable: int
-    verification: Verification | None
+    version: Path  # the published folder; the old version if nothing changed
+    verification: Verification | None  # of the new version; None if nothing changed
+    added: int  # new articles
+    changed: int  # known articles with another title
+    expired: int  # articles that may no longer be recommended; histories may still contain them
+    articles: int  # articles in the index
+    recommendable: int  # of these, articles that may be recommended
 
 
 def parse_expiry(text: str) -> float | datetime:
-    """Parse hours, or a date with or without a time.
-
-    Raises:
-        InputError: the text is neither.
-    """
+    """Parse hours, or a date with or without a time."""
     try:
         hours = float(text)
     except ValueError:
@@ -106,51 +96,63 @@ def refresh(
     batch_sizes: Sequence[int] | None = None,
     fresh: FreshProcess | None = None,
 ) -> Refreshed:
-    """Write the next version of `genre_recommender`.
+    """Write the next version of `genre_recommender` into MODELS or MODELS/genre_recommender.
 
-    Args:
-        models: MODELS, or MODELS/genre_recommender.
-        changes: what to change.
-        report: called with each line of progress.
-        base: the version to build on, which is not the newest after a rollback; None: the newest.
-        batch_sizes: batch sizes that warmup covers; None: those of the base version.
-        fresh: a `refresh_process` for these changes; None: start one.
-
-    Raises:
-        InputError: there is no version, the data are wrong, or no article could be recommended any more. No
-            files are left behind.
-        FailureError: the written version did not pass verification; nothing was published.
+    It builds on `base`, which is not the newest version after a rollback; None: the newest. Warmup covers
+    `batch_sizes`; None: those of the base version. `fresh` is a `refresh_process` for these changes; None:
+    start one. If anything is wrong, nothing is published, and no files are left behind.
     """
     version = _version(models, base)
     contract = read_contract(version)
+    sizes = contract["sizes"]
     articles = read_news(changes.news, FaultPolicy(changes.max_bad_rows)) if changes.news else {}
-    # The fresh process prepares the signatures while this process reads and encodes. It needs only the graph,
-    # which does not change.
     with ExitStack() as stack:
         folder = stack.enter_context(staged(version.parent))
         fresh = fresh or stack.enter_context(refresh_process(changes.news))
+        # The fresh process prepares the signatures while this process reads and encodes. It needs only the
+        # graph, which does not change.
         copy_graph(version, folder)
         fresh.read_graph(folder)
         report(f"reading {version}")
-        served, before = _read(version, encodes=not fresh.only)
-        next_index = _changed(served, before, contract, articles, changes, report)
-        if next_index.is_old:
-            return Refreshed(version, *next_index.numbers, None)
+        # Without new articles their encoder is not needed, which takes most of the loading time.
+        served, before = _read(version, ENCODER if fresh.only else ())
+        new = _changed(served, before, contract, articles, changes, report)
+        if new is None:
+            shown = may_be_found(before, _rules(sizes).max_age_hours)
+            return Refreshed(version, None, 0, 0, 0, len(shown) - 1, int(shown.sum()))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        servable = _servable(version, served, next_index, contract["sizes"], scratch, bool(fresh.only))
-        sources = {**servable.sources, "refreshed": _told(version, next_index, changes)}
+
+        def write(index: ArticleIndex, folder: Path) -> None:
+            write_values(version, folder, "index", variable_values(index))
+            (folder / "assets" / IDS_FILE).write_bytes((scratch / IDS_FILE).read_bytes())
+
+        servable = recommender_servable(
+            served,
+            new.catalogue,
+            scratch,
+            **{name: sizes[name] for name in ("max_history", "k", "retrieve")},
+            rules=new.rules,
+            partitioned=options_of(sizes),
+            as_of=new.as_of,
+            write=write,
+            counted=bool(fresh.only),
+        )
+        told = {name: new.numbers[name] for name in ("added", "changed", "expired")}
+        files = {file.name: files_fingerprint(file) for file in (changes.news, changes.behaviors) if file}
+        sources = {**servable.sources, "refreshed": {"from_version": version.name, **told, "files": files}}
         report(f"writing {servable.name}, and verifying it in a fresh process")
         with ThreadPoolExecutor(1) as pool:
             # The answers are computed while the variables are written to the disk: both run outside Python.
             answers = pool.submit(list, servable.exchanges)
-            servable = replace(servable, exchanges=_exchanges(version, answers, fresh.only), sources=sources)
-            sizes = list(batch_sizes or contract["batch_sizes"])
-            write_version(servable, folder, contract["sources"], sizes, fresh)
+            exchanges = _exchanges(version, answers, fresh.only)
+            servable = replace(servable, exchanges=exchanges, sources=sources)
+            warmed = list(batch_sizes or contract["batch_sizes"])
+            write_version(servable, folder, contract["sources"], warmed, fresh)
         checked = require_passed(verify_version(folder, "new", fresh))
         published = publish(folder)
     if versions(version.parent.with_name(GENERATOR)):
         report(f"{GENERATOR} is unchanged: it answers questions from the articles of its last export")
-    return Refreshed(published, *next_index.numbers, replace(checked, version=published.name))
+    return Refreshed(published, replace(checked, version=published.name), **new.numbers)
 
 
 def _version(models: Path, base: int | None) -> Path:
@@ -167,40 +169,33 @@ def _version(models: Path, base: int | None) -> Path:
     return servable / str(found[-1] if base is None else base)
 
 
-def _read(version: Path, encodes: bool) -> tuple[Any, Catalogue]:
-    """The `ServedModels` of a version and the articles of its index.
-
-    Args:
-        version: folder of the SavedModel.
-        encodes: False: do not load the encoder of articles, which takes most of the loading time.
-    """
+def _read(version: Path, left_out: Sequence[str]) -> tuple[Any, Catalogue]:
+    """The `ServedModels` of a version without some functions, and the articles of its index."""
     try:
-        models = load_attached(version, "models", () if encodes else ENCODER)
-        return models, read_catalogue(attached_values(version, "index"))
+        models = load_attached(version, "models", left_out)
+        before = read_catalogue(attached_values(version, "index"))
     except (OSError, ValueError, tf.errors.OpError) as error:
         said = str(error).splitlines()[0][:200]
         raise InputError(f"{version} cannot be loaded ({said}): export again") from None
     except KeyError:
         raise InputError(f"{version} was exported by an earlier version of genre_tf: export again") from None
+    vectors = (before.retrieval_vectors, before.ranking_vectors)
+    encoders = [ReadEncoder(models, place, part.shape[1]) for place, part in enumerate(vectors)]
+    models.encoders = lambda: encoders
+    return models, before
 
 
-@dataclass(frozen=True)
-class _Next:
-    """The articles of the next version.
+def _rules(sizes: Mapping[str, Any]) -> Rules:
+    return Rules(**{name: value for name, value in sizes.items() if name in vars(Rules())})
 
-    Attributes:
-        catalogue: the articles.
-        as_of: when their counters were taken.
-        rules: the rules with the new age limit.
-        numbers: the numbers of `Refreshed`, in its order.
-        is_old: whether the version before has the same.
-    """
+
+class _Next(NamedTuple):
+    """The articles of the next version."""
 
     catalogue: Catalogue
-    as_of: datetime | None
-    rules: Rules
-    numbers: tuple[int, int, int, int, int]
-    is_old: bool
+    as_of: datetime | None  # when their counters were taken
+    rules: Rules  # with the new age limit
+    numbers: dict[str, int]  # those of `Refreshed`
 
 
 def _changed(
@@ -210,7 +205,8 @@ def _changed(
     articles: Mapping[str, Article],
     changes: Changes,
     report: Report,
-) -> _Next:
+) -> _Next | None:
+    """The articles after the changes; None if nothing changes."""
     counted_to = contract["sources"].get(COUNTERS_AS_OF)
     counted_to = datetime.fromisoformat(counted_to) if counted_to else None
     log = _read_log(changes, before, articles, counted_to, report)
@@ -222,23 +218,35 @@ def _changed(
         catalogue = with_articles(before, new, vectors)
     catalogue, as_of = with_counts(catalogue, counted_to, log, new)
     catalogue = without(catalogue, changes.withdraw)
-    sizes = contract["sizes"]
-    old_rules = Rules(**{name: value for name, value in sizes.items() if name in vars(Rules())})
-    limit = _age_limit(changes.expire, as_of)
-    rules = old_rules if limit is None else replace(old_rules, max_age_hours=limit)
-    was_shown, shown = (
-        may_be_found(one, by.max_age_hours) for one, by in ((before, old_rules), (catalogue, rules))
-    )
+    old_rules = rules = _rules(contract["sizes"])
+    if (expire := changes.expire) is not None:
+        if as_of is None:
+            raise InputError(
+                "--expire needs the ages of articles, which come from a log: give --behaviors, or export "
+                "with one"
+            )
+        if isinstance(expire, datetime):
+            expire = max(1e-3, (as_of - expire).total_seconds() / 3600)
+        rules = replace(old_rules, max_age_hours=expire)
+    was_shown = may_be_found(before, old_rules.max_age_hours)
+    shown = may_be_found(catalogue, rules.max_age_hours)
     if not shown.any():
         raise InputError(
             f"none of the {len(shown) - 1} articles may be recommended: "
             "give --expire a larger number of hours or an earlier date"
         )
-    added = len(catalogue.news_ids) - len(before.news_ids)
-    expired = int((was_shown & ~shown[: len(was_shown)]).sum())
-    numbers = (added, len(new) - added, expired, len(shown) - 1, int(shown.sum()))
     same = np.array_equal(np.asarray(before.withdrawn), np.asarray(catalogue.withdrawn))
-    return _Next(catalogue, as_of, rules, numbers, not new and log is None and rules == old_rules and same)
+    if not new and log is None and rules == old_rules and same:
+        return None
+    added = len(shown) - len(was_shown)
+    numbers = {
+        "added": added,
+        "changed": len(new) - added,
+        "expired": int((was_shown & ~shown[: len(was_shown)]).sum()),
+        "articles": len(shown) - 1,
+        "recommendable": int(shown.sum()),
+    }
+    return _Next(catalogue, as_of, rules, numbers)
 
 
 def _read_log(
@@ -248,17 +256,9 @@ def _read_log(
     counted_to: datetime | None,
     report: Report,
 ) -> Counters | None:
-    """Count the impressions that were not counted yet; None without a log.
+    """Count the impressions of a log that were not counted up to `counted_to`; None without a log.
 
-    Args:
-        changes: contains the path of the log.
-        before: the index that the log belongs to.
-        articles: new articles by id; the log may contain them too.
-        counted_to: time when the counters of that index were taken; None: no log was counted so far.
-        report: called with each line of progress.
-
-    Raises:
-        InputError: the log has no clicks, ends too early, or contains only other articles.
+    The log may contain the new articles too.
     """
     if changes.behaviors is None:
         return None
@@ -304,49 +304,6 @@ def new_articles(before: Catalogue, articles: Mapping[str, Article]) -> list[Art
         return title == " ".join(one.title.split()) and (gone or not one.withdrawn)
 
     return [one for one in articles.values() if not is_known(one)]
-
-
-def _age_limit(expire: float | datetime | None, as_of: datetime | None) -> float | None:
-    """The new age limit in hours; None: as before.
-
-    Raises:
-        InputError: there are no ages, because no log was ever counted.
-    """
-    if expire is None:
-        return None
-    if as_of is None:
-        raise InputError(
-            "--expire needs the ages of articles, which come from a log: give --behaviors, or export with one"
-        )
-    return expire if isinstance(expire, float) else max(1e-3, (as_of - expire).total_seconds() / 3600)
-
-
-def _servable(
-    version: Path, models: Any, new: _Next, sizes: Mapping[str, Any], scratch: Path, counted: bool
-) -> Servable:
-    def write(index: ArticleIndex, folder: Path) -> None:
-        write_values(version, folder, "index", variable_values(index))
-        (folder / "assets" / IDS_FILE).write_bytes((scratch / IDS_FILE).read_bytes())
-
-    return recommender_servable(
-        models,
-        new.catalogue,
-        scratch,
-        **{name: sizes[name] for name in ("max_history", "k", "retrieve")},
-        rules=new.rules,
-        partitioned=options_of(sizes),
-        as_of=new.as_of,
-        write=write,
-        counted=counted,
-    )
-
-
-def _told(version: Path, new: _Next, changes: Changes) -> dict[str, Any]:
-    """What the contract tells about a refresh."""
-    added, changed, expired, *_ = new.numbers
-    files = {file.name: files_fingerprint(file) for file in (changes.news, changes.behaviors) if file}
-    told = {"added": added, "changed": changed, "expired": expired}
-    return {"from_version": version.name, **told, "files": files}
 
 
 def _exchanges(version: Path, new: Future[list[Exchange]], only: Sequence[str]) -> Iterator[Exchange]:

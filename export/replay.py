@@ -32,14 +32,11 @@ Tensors = dict[str, np.ndarray]
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:
-    """Read recorded exchanges.
+    """Read recorded exchanges in the order of their numbers.
 
-    Args:
-        file: an `.npz` without pickled parts; names are `NUMBER|SIGNATURE|CASE|inputs or outputs|TENSOR`.
-
-    Returns:
-        Records in the order of their numbers: {"signature", "case", "inputs": {name: array}, "outputs":
-        {name: array}}; outputs are empty if only the request was recorded.
+    The file is an `.npz` without pickled parts; names are `NUMBER|SIGNATURE|CASE|inputs or outputs|TENSOR`.
+    A record is {"signature", "case", "inputs": {name: array}, "outputs": {name: array}}; outputs are empty if
+    only the request was recorded.
     """
     records: dict[str, dict[str, Any]] = {}
     with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
@@ -56,11 +53,8 @@ def compare(expected: Tensors, actual: Tensors) -> tuple[float, list[str]]:
     """Compare the answers of a signature with the answers of the Python model.
 
     Strings, booleans and integers must be equal, floats within `TOLERANCE`. If rows are ordered by `score`,
-    neighbours whose scores are equal within the tolerance may be in another order.
-
-    Args:
-        expected: name to array; empty to check only that the answers are finite and UTF-8.
-        actual: name to array, as returned by the session.
+    neighbours whose scores are equal within the tolerance may be in another order. If nothing is expected,
+    answers must only be finite and UTF-8.
 
     Returns:
         The largest absolute difference of floats, and the faults, in words.
@@ -78,15 +72,11 @@ def compare(expected: Tensors, actual: Tensors) -> tuple[float, list[str]]:
             difference = max(difference, float(distance[np.isfinite(distance)].max(initial=0.0)))
             faults += _differing(name, distance <= TOLERANCE * (1 + np.abs(want)), want, got)
         elif want.dtype.kind in "SO":
-            equal = _bytes(want) == _bytes(got)
+            equal = want.astype(object) == got.astype(object)
             faults += _differing(name, equal | _ties(expected.get("score"), want.shape), want, got)
         else:
             faults += _differing(name, want == got, want, got)
     return difference, faults
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    return array.astype(object)
 
 
 def _ties(score: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
@@ -177,12 +167,7 @@ def replay(
 
 
 class _Signature:
-    """A signature of a session's graph; its graph is optimized on creation, which needs no variables' values.
-
-    Args:
-        session: session of the graph; its variables need not have values yet.
-        definition: SignatureDef.
-    """
+    """A signature of a session's graph, which is optimized on creation; variables need no values for it."""
 
     def __init__(self, session: Any, definition: Any) -> None:
         from tensorflow import as_dtype, errors
@@ -200,12 +185,7 @@ class _Signature:
             self._refused = error
 
     def run(self, inputs: Tensors) -> Tensors:
-        """Answer one request.
-
-        Raises:
-            Exception: TensorFlow's error for the graph or the request.
-            ValueError: the inputs have other names.
-        """
+        """Answer one request, or raise TensorFlow's error, or a ValueError if the inputs have other names."""
         if self._refused is not None:
             raise self._refused
         if set(inputs) != set(self._inputs):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, regression_pb2
+from tensorflow_serving.apis import prediction_log_pb2
 
 from genre_tf.contract import (
     COUNTED,
@@ -22,6 +22,7 @@ from genre_tf.contract import (
     MOST_WARMUP_RECORDS,
     RECOMMENDER,
     SIGNATURES,
+    Output,
     Signature,
 )
 from genre_tf.errors import InputError
@@ -38,27 +39,16 @@ _ODD_BYTES = b"\xff\xfe \xc3( caf\xe9"
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request to a signature, and the answer that it must get.
-
-    Attributes:
-        signature: name of the signature.
-        case: what the request is an example of, in a few words.
-        inputs: name to array, bytes or int64 [rows].
-        outputs: name to array, [rows, …]; empty if only the request is known.
-    """
+    """One request to a signature, and the answer that it must get."""
 
     signature: str
-    case: str
-    inputs: dict[str, np.ndarray]
-    outputs: dict[str, np.ndarray] = field(default_factory=dict)
+    case: str  # what the request is an example of, in a few words
+    inputs: dict[str, np.ndarray]  # name to array, bytes or int64 [rows]
+    outputs: dict[str, np.ndarray] = field(default_factory=dict)  # [rows, …]; empty if not known
 
 
 def write_exchanges(file: Path, exchanges: Iterable[Exchange]) -> None:
-    """Write exchanges to a compressed `.npz` file without pickled parts.
-
-    Raises:
-        ValueError: a string ends with a zero byte, which NumPy's byte arrays would drop.
-    """
+    """Write exchanges to a compressed `.npz` file without pickled parts."""
     arrays: dict[str, np.ndarray] = {}
     for number, exchange in enumerate(exchanges):
         for side, tensors in (("inputs", exchange.inputs), ("outputs", exchange.outputs)):
@@ -70,11 +60,7 @@ def write_exchanges(file: Path, exchanges: Iterable[Exchange]) -> None:
 
 
 def read_exchanges(file: Path) -> list[Exchange]:
-    """Read a file that `write_exchanges` wrote.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
+    """Read a file that `write_exchanges` wrote."""
     try:
         return [Exchange(**record) for record in read_records(file)]
     except FileNotFoundError:
@@ -101,17 +87,7 @@ def _storable(array: np.ndarray) -> np.ndarray:
 
 
 def write_warmup(file: Path, servable: str, examples: Mapping[str, Rows], batch_sizes: Sequence[int]) -> None:
-    """Write one request for each signature and batch size.
-
-    Args:
-        file: file to write, in the version's `assets.extra`.
-        servable: name of the servable.
-        examples: signature to its inputs, name to array [rows]; rows are repeated up to each batch size.
-        batch_sizes: numbers of rows in the requests.
-
-    Raises:
-        InputError: there are more records than TensorFlow Serving accepts.
-    """
+    """Write one request for each signature and batch size; rows are repeated up to each size."""
     if len(examples) * len(batch_sizes) > MOST_WARMUP_RECORDS:
         raise InputError(
             f"{len(examples)} signatures x {len(batch_sizes)} batch sizes are more warmup requests "
@@ -126,17 +102,22 @@ def write_warmup(file: Path, servable: str, examples: Mapping[str, Rows], batch_
 
 
 def read_warmup(file: Path) -> list[Exchange]:
-    """Read warmup records as exchanges without answers.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
+    """Read warmup records as exchanges without answers."""
     if not file.is_file():
         raise InputError(f"no warmup requests at {file}: export again")
     exchanges = []
     try:
         for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
-            exchanges.append(_exchange(prediction_log_pb2.PredictionLog.FromString(record)))
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            if log.WhichOneof("log_type") == "regress_log":
+                request = log.regress_log.request
+                rows = [one.SerializeToString() for one in request.input.example_list.examples]
+                inputs = {EXAMPLES_INPUT: as_bytes(rows)}
+            else:
+                request = log.predict_log.request
+                inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+            case = f"warmup, batch {len(next(iter(inputs.values()), ()))}"
+            exchanges.append(Exchange(request.model_spec.signature_name, case, inputs))
     except (tf.errors.DataLossError, DecodeError) as error:
         raise InputError(f"{file} is damaged ({str(error).splitlines()[0]}): export again") from None
     if not exchanges:
@@ -144,49 +125,68 @@ def read_warmup(file: Path) -> list[Exchange]:
     return exchanges
 
 
-def _exchange(log: prediction_log_pb2.PredictionLog) -> Exchange:
-    if log.WhichOneof("log_type") == "regress_log":
-        request = log.regress_log.request
-        examples = request.input.example_list.examples
-        inputs = {EXAMPLES_INPUT: as_bytes([example.SerializeToString() for example in examples])}
-    else:
-        request = log.predict_log.request
-        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
-    rows = len(next(iter(inputs.values()), ()))
-    return Exchange(request.model_spec.signature_name, f"warmup, batch {rows}", inputs)
-
-
 def _record(servable: str, signature: str, inputs: Rows) -> prediction_log_pb2.PredictionLog:
     log = prediction_log_pb2.PredictionLog()
     if set(inputs) == {EXAMPLES_INPUT}:
-        request = regression_pb2.RegressionRequest()
-        for example in inputs[EXAMPLES_INPUT]:
-            request.input.example_list.examples.add().ParseFromString(example)
+        request = log.regress_log.request
+        for one in inputs[EXAMPLES_INPUT]:
+            request.input.example_list.examples.add().ParseFromString(one)
     else:
-        request = predict_pb2.PredictRequest()
+        request = log.predict_log.request
         for name, array in inputs.items():
             request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
     request.model_spec.name = servable
     request.model_spec.signature_name = signature
-    place = log.regress_log if set(inputs) == {EXAMPLES_INPUT} else log.predict_log
-    place.request.CopyFrom(request)
     return log
 
 
 def recorded_requests(servable: str, catalogue: Catalogue, seed: int = 0) -> list[Exchange]:
-    """Requests without answers for every signature: a usual row alone, and all kinds of rows in one batch.
-
-    Args:
-        servable: name of the servable.
-        catalogue: articles to ask about.
-        seed: seed of the random choice of articles.
-    """
-    rows = _Rows(catalogue, seed)
+    """Requests without answers for every signature: a usual row alone, and all kinds of rows in one batch."""
+    columns = _columns(catalogue, seed)
     return [
-        Exchange(name, case, rows.inputs(signature, usual))
+        Exchange(name, case, _inputs(columns, signature, usual))
         for name, signature in SIGNATURES[servable].items()
         for case, usual in (("alone", True), ("all kinds of rows", False))
     ]
+
+
+def stacked(output: Output, rows: list[Any]) -> np.ndarray:
+    """Rows of different lengths as one array, with the padding that the graph uses."""
+    dtype: Any = {"string": object, "bool": bool, "float32": np.float32}[output.dtype]
+    arrays = [np.array(row, dtype) for row in rows]
+    shape = np.max([array.shape for array in arrays], axis=0).astype(int).tolist()
+    padding = b"" if output.dtype == "string" else output.padding or 0
+    filled = np.full((len(rows), *shape), padding, dtype)
+    for number, array in enumerate(arrays):
+        place: Any = (number, *(slice(size) for size in array.shape))
+        filled[place] = array
+    return filled
+
+
+class RowByRow:
+    """Computes expected answers with the Python functions of a servable, one row at a time.
+
+    So verification compares a session's batched answers with unbatched ones of this process.
+    """
+
+    def __init__(self, servable: str, functions: Any) -> None:
+        self.signatures, self.functions = SIGNATURES[servable], functions
+        # The default signature gets the same requests as the first one, and writing a text is slow.
+        self._answered: dict[tuple[Any, ...], dict[str, Any]] = {}
+
+    def answer(self, request: Exchange) -> Exchange:
+        """Return the request with its answer."""
+        signature = self.signatures[request.signature]
+        rows = []
+        for row in zip(*(request.inputs[name].tolist() for name in signature.input_names), strict=True):
+            key = (signature.name, *row)
+            if key not in self._answered:
+                inputs = (tf.constant([one], of.dtype) for one, of in zip(row, signature.inputs, strict=True))
+                answer = getattr(self.functions, signature.name)(*inputs)
+                self._answered[key] = {name: values.numpy()[0] for name, values in answer.items()}
+            rows.append(self._answered[key])
+        outputs = {one.name: stacked(one, [row[one.name] for row in rows]) for one in signature.outputs}
+        return Exchange(request.signature, request.case, request.inputs, outputs)
 
 
 def counted_requests(catalogue: Catalogue) -> list[Exchange]:
@@ -201,8 +201,8 @@ def counted_requests(catalogue: Catalogue) -> list[Exchange]:
 
 def warmup_requests(servable: str, catalogue: Catalogue) -> dict[str, Rows]:
     """One usual row for every signature."""
-    rows = _Rows(catalogue, 0)
-    return {name: rows.inputs(signature, usual=True) for name, signature in SIGNATURES[servable].items()}
+    columns = _columns(catalogue, 0)
+    return {name: _inputs(columns, signature, True) for name, signature in SIGNATURES[servable].items()}
 
 
 def example(**features: Sequence[str | bytes]) -> bytes:
@@ -213,112 +213,82 @@ def example(**features: Sequence[str | bytes]) -> bytes:
     return bytes(built.SerializeToString(deterministic=True))
 
 
-class _Rows:
-    """Rows of requests as columns: for each input the value of a usual row, and then those of odd rows."""
+def _inputs(columns: Mapping[str, list[Any]], signature: Signature, usual: bool) -> Rows:
+    """The usual row of a signature, or all rows."""
+    rows = {one.name: columns[one.name][: 1 if usual else None] for one in signature.inputs}
+    return {
+        one.name: as_bytes(rows[one.name]) if one.dtype == "string" else np.array(rows[one.name], one.dtype)
+        for one in signature.inputs
+    }
 
-    def __init__(self, catalogue: Catalogue, seed: int) -> None:
-        self.catalogue = catalogue
-        self.random = np.random.default_rng(seed)
-        numbers = [
-            self._numbers(_CANDIDATES),
-            "1 x -3 nan 1e3 inf",
+
+def _columns(catalogue: Catalogue, seed: int) -> dict[str, list[Any]]:
+    """For each input the value of a usual row, and then those of odd rows."""
+    random, size = np.random.default_rng(seed), len(catalogue.news_ids)
+
+    def chosen(count: int) -> list[int]:
+        return random.integers(1, size, count).tolist() if size > 1 else []
+
+    def ids(count: int) -> str:
+        return " ".join(catalogue.news_ids[row] for row in chosen(count))
+
+    def titles(count: int) -> str:
+        return "\n".join(" ".join(catalogue.titles[row].split()) for row in chosen(count))
+
+    usual_numbers = " ".join(str(number) for number in random.integers(0, 500, _CANDIDATES))
+    numbers = [usual_numbers, "1 x -3 nan 1e3 inf", "", "5 6 7", "1e99 .5 +2.", _ODD_BYTES]
+    history, twice = ids(_HISTORY), ids(2)
+    candidates = [
+        ids(_CANDIDATES),
+        ids(1),
+        "",
+        f"{twice} no_such_article {twice}",
+        ids(100),
+        _ODD_BYTES + b" " + ids(1).encode(),
+    ]
+    histories = [
+        history,
+        "",
+        ids(1),
+        "no_such_article " + ids(3) + " nor_this",
+        ids(_LONG_HISTORY),
+        _ODD_BYTES + b"  " + ids(2).encode() + b"\t\n",
+    ]
+    examples = [
+        example(history=[history], candidate=[ids(1)]),
+        b"",
+        example(history=ids(3).split()),
+        example(history=ids(3).split(), candidate=[ids(2)], another=["feature"]),
+        example(candidate=["no_such_article", ids(1)]),
+        example(history=[_ODD_BYTES, ids(2)], candidate=["", ids(1), _ODD_BYTES]),
+    ]
+    title, odd = titles(1), _ODD_BYTES + "\n新闻 😀".encode()
+    return {
+        "history": histories,
+        "candidates": candidates,
+        "news_id": candidates,
+        EXAMPLES_INPUT: examples,
+        "history_text": [
+            titles(_HISTORY),
             "",
-            "5 6 7",
-            "1e99 .5 +2.",
+            "An article that no index knows",
+            "\n\n  \n" + titles(2) + "\r\n\n",
+            titles(200),
+            _ODD_BYTES + b"\n" + titles(1).encode() + "\n新闻 😀".encode(),
+        ],
+        "candidates_text": [
+            titles(_CANDIDATES),
+            title,
+            "",
+            f"{title}\n\n{title}\n",
+            "新闻 😀\n" + "very " * 500 + "long",
             _ODD_BYTES,
-        ]
-        self.columns: dict[str, list[Any]] = {
-            **self._ids_in_rows(),
-            **self._texts_in_rows(),
-            **dict.fromkeys(COUNTERS, numbers),
-            "views": [numbers[0], *numbers[:0:-1]],
-            "kind": ["title", "title", "summary", "body", b"\xff", "no such kind"],
-            "seed": list(range(1, 7)),
-        }
-
-    def inputs(self, signature: Signature, usual: bool) -> Rows:
-        """The usual row, or all rows."""
-        columns = {one.name: self.columns[one.name][: 1 if usual else None] for one in signature.inputs}
-        return {
-            one.name: as_bytes(columns[one.name])
-            if one.dtype == "string"
-            else np.array(columns[one.name], one.dtype)
-            for one in signature.inputs
-        }
-
-    def _ids_in_rows(self) -> dict[str, list[Any]]:
-        history, twice = self._ids(_HISTORY), self._ids(2)
-        candidates = [
-            self._ids(_CANDIDATES),
-            self._ids(1),
-            "",
-            f"{twice} no_such_article {twice}",
-            self._ids(100),
-            _ODD_BYTES + b" " + self._ids(1).encode(),
-        ]
-        histories = [
-            history,
-            "",
-            self._ids(1),
-            "no_such_article " + self._ids(3) + " nor_this",
-            self._ids(_LONG_HISTORY),
-            _ODD_BYTES + b"  " + self._ids(2).encode() + b"\t\n",
-        ]
-        examples = [
-            example(history=[history], candidate=[self._ids(1)]),
-            b"",
-            example(history=self._ids(3).split()),
-            example(history=self._ids(3).split(), candidate=[self._ids(2)], another=["feature"]),
-            example(candidate=["no_such_article", self._ids(1)]),
-            example(history=[_ODD_BYTES, self._ids(2)], candidate=["", self._ids(1), _ODD_BYTES]),
-        ]
-        return {
-            "history": histories,
-            "candidates": candidates,
-            "news_id": candidates,
-            EXAMPLES_INPUT: examples,
-        }
-
-    def _texts_in_rows(self) -> dict[str, list[Any]]:
-        title, odd = self._titles(1), _ODD_BYTES + "\n新闻 😀".encode()
-        return {
-            "history_text": [
-                self._titles(_HISTORY),
-                "",
-                "An article that no index knows",
-                "\n\n  \n" + self._titles(2) + "\r\n\n",
-                self._titles(200),
-                _ODD_BYTES + b"\n" + self._titles(1).encode() + "\n新闻 😀".encode(),
-            ],
-            "candidates_text": [
-                self._titles(_CANDIDATES),
-                title,
-                "",
-                f"{title}\n\n{title}\n",
-                "新闻 😀\n" + "very " * 500 + "long",
-                _ODD_BYTES,
-            ],
-            "text": [title, "", " ", "word " * 2000, "新闻 😀", _ODD_BYTES],
-            "source": [
-                self._titles(3),
-                "",
-                "",
-                "word " * 3000,
-                odd,
-                'On 5 May 2031 the mayor said: "We will rebuild."',
-            ],
-            "question": [f"What is new about {title}?", title, "", " \n ", "What " * 3000, odd],
-        }
-
-    def _ids(self, count: int) -> str:
-        return " ".join(self.catalogue.news_ids[row] for row in self._chosen(count))
-
-    def _titles(self, count: int) -> str:
-        return "\n".join(" ".join(self.catalogue.titles[row].split()) for row in self._chosen(count))
-
-    def _chosen(self, count: int) -> list[int]:
-        size = len(self.catalogue.news_ids)
-        return self.random.integers(1, size, count).tolist() if size > 1 else []
-
-    def _numbers(self, count: int) -> str:
-        return " ".join(str(number) for number in self.random.integers(0, 500, count))
+        ],
+        "text": [title, "", " ", "word " * 2000, "新闻 😀", _ODD_BYTES],
+        "source": [titles(3), "", "", "word " * 3000, odd, 'On 5 May 2031 he said: "We will rebuild."'],
+        "question": [f"What is new about {title}?", title, "", " \n ", "What " * 3000, odd],
+        **dict.fromkeys(COUNTERS, numbers),
+        "views": [numbers[0], *numbers[:0:-1]],
+        "kind": ["title", "title", "summary", "body", b"\xff", "no such kind"],
+        "seed": list(range(1, 7)),
+    }

@@ -73,12 +73,7 @@ def write_saved_model(
 def write_servable(folder: Path, servable: str, functions: Any, *parts: Any, **more: Any) -> None:
     """Write the SavedModel of one of our servables.
 
-    Args:
-        folder: folder to write.
-        servable: its name.
-        functions: has a method for each of its signatures.
-        parts: objects with look-up tables.
-        more: `attached` and `aliases` of `write_saved_model`.
+    `functions` has a method for each of its signatures; the other arguments are those of `write_saved_model`.
     """
     signatures = {
         one.name: (getattr(functions, one.name), {of.name: tf.as_dtype(of.dtype) for of in one.inputs})
@@ -92,18 +87,7 @@ def load_attached(version: Path, name: str, without: Collection[str] = ()) -> An
 
     `tf.saved_model.load` would create every function of every signature again, and a variable for each value.
     For a recommender with 50,000 articles this takes three seconds and twice the memory of its index.
-
-    Args:
-        version: folder of the SavedModel.
-        name: name of the module.
-        without: names of functions and submodules of the module that are not loaded.
-
-    Returns:
-        The module.
-
-    Raises:
-        KeyError: the version has no such module.
-        Exception: any error that TensorFlow raises if the version does not load.
+    Functions and submodules named in `without` are not loaded. A KeyError means that there is no such module.
     """
     model = read_saved_model(version)
     nodes = _keep_module(model.meta_graphs[0], name, without)
@@ -176,44 +160,22 @@ def _called(library: Mapping[str, Any], names: Iterable[str]) -> set[str]:
 
 
 def attached_values(version: Path, name: str) -> dict[str, Any]:
-    """Values of an attached module's variables as NumPy arrays, by their paths (`titles`, `nearest.blocks`).
-
-    Args:
-        version: folder of a SavedModel.
-        name: name of the module.
-
-    Raises:
-        KeyError: the version has no such module.
-        OpError, ValueError: the variables cannot be read.
-    """
+    """Values of an attached module's variables, by their paths (`titles`, `nearest.blocks`)."""
     reader = _open_checkpoint(version)
     return {path: reader.get_tensor(key) for path, key in _attached_keys(reader, name).items()}
 
 
 def copy_graph(version: Path, folder: Path) -> None:
-    """Copy a SavedModel without its variables and its `assets.extra`.
-
-    Args:
-        version: folder of the SavedModel; it is only read.
-        folder: folder to write; may exist if it is empty.
-    """
+    """Copy a SavedModel without its variables and its `assets.extra` into an empty folder."""
     # TensorFlow's fingerprint would no longer match the files, and nothing needs it.
     left_out = shutil.ignore_patterns("variables", ASSETS_FOLDER, "fingerprint.pb")
     shutil.copytree(version, folder, ignore=left_out, dirs_exist_ok=True)
 
 
 def write_values(version: Path, folder: Path, module: str, values: Mapping[str, Any]) -> None:
-    """Write the variables of a SavedModel again, with other values for an attached module.
+    """Write the variables of a SavedModel into a copy of its graph, with other values for an attached module.
 
-    Args:
-        version: folder of the SavedModel; it is only read.
-        folder: folder to write, with a copy of the graph in it.
-        module: name of a module that `write_saved_model` attached.
-        values: path of a variable in the module (`titles`, `nearest.blocks`) to its value; the shape may
-            differ along an open axis.
-
-    Raises:
-        InputError: the version has no such module or variable, or cannot be read.
+    The values are by path (`titles`, `nearest.blocks`); their shapes may differ along an open axis.
     """
     try:
         reader = _open_checkpoint(version)

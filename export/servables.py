@@ -8,11 +8,10 @@ from typing import Any
 
 from genre_tf.contract import ASSETS_FOLDER, RECOMMENDER, WARMUP_FILE
 from genre_tf.export.contract_file import write_contract
-from genre_tf.export.fresh_process import FreshProcess
-from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.requests import (
     PARITY_FILE,
     Exchange,
+    RowByRow,
     counted_requests,
     recorded_requests,
     warmup_requests,
@@ -20,10 +19,11 @@ from genre_tf.export.requests import (
     write_warmup,
 )
 from genre_tf.export.saved_model import write_servable
+from genre_tf.export.verification import FreshProcess
 from genre_tf.funnel.index import IDS_FILE, ArticleIndex, Catalogue
-from genre_tf.funnel.partitioned_index import PartitionedOptions
 from genre_tf.funnel.recommender import Recommender
 from genre_tf.funnel.rules import Rules
+from genre_tf.funnel.search import PartitionedOptions
 from genre_tf.funnel.served_models import ServedModels, moment_biases
 
 COUNTERS_AS_OF = "counters_as_of"
@@ -32,24 +32,15 @@ COUNTERS_AS_OF = "counters_as_of"
 
 @dataclass(frozen=True)
 class Servable:
-    """A servable, ready to be written.
-
-    Attributes:
-        name: name of the servable.
-        write: writes its SavedModel into a folder.
-        exchanges: recorded requests with the answers of the Python models; may be an iterator that computes
-            the answers, so it is read only once.
-        warmup: signature to the inputs of one usual row.
-        sizes: limits of requests and answers, for the contract.
-        sources: JSON values for the contract: what it was made from, in addition to the run.
-    """
+    """A servable, ready to be written."""
 
     name: str
-    write: Callable[[Path], None]
+    write: Callable[[Path], None]  # writes its SavedModel into a folder
+    # Recorded requests with the answers of the Python models; may compute them, so it is read only once.
     exchanges: Iterable[Exchange]
-    warmup: dict[str, Any]
-    sizes: dict[str, Any]
-    sources: dict[str, Any] = field(default_factory=dict)
+    warmup: dict[str, Any]  # signature to the inputs of one usual row
+    sizes: dict[str, Any]  # limits of requests and answers, for the contract
+    sources: dict[str, Any] = field(default_factory=dict)  # what it was made from, in addition to the run
 
 
 def write_version(
@@ -59,14 +50,9 @@ def write_version(
     batch_sizes: Sequence[int],
     fresh: FreshProcess | None = None,
 ) -> None:
-    """Write a SavedModel and all files of its `assets.extra`.
+    """Write a SavedModel and all files of its `assets.extra` into a staged folder.
 
-    Args:
-        servable: the servable to write.
-        folder: staged folder; empty, or as the servable's `write` expects it.
-        sources: JSON values for the contract.
-        batch_sizes: batch sizes that warmup covers.
-        fresh: process that loads the version as early as possible, while the answers are being computed.
+    A `fresh` process loads the version as early as possible, while the answers are being computed.
     """
     servable.write(folder)
     extra = folder / ASSETS_FOLDER
@@ -95,36 +81,27 @@ def recommender_servable(
     """Build `genre_recommender`.
 
     Args:
-        models: a `ServedModels`; or one that was read back from a SavedModel, with `write`.
+        models: a `ServedModels`; or one that was read back, with `ReadEncoder`s and with `write`.
         catalogue: the articles.
         scratch: folder for a file that is copied into the SavedModel.
-        rules: recommendation rules in addition to the order of click probabilities.
-        partitioned: options of a partitioned index, which searches a part of the pool; None: exact search.
+        rules: as for `Recommender`; so are `sizes`: `max_history`, `k` and `retrieve`.
+        partitioned: as for `ArticleIndex`.
         as_of: time when the catalogue's counters were taken, on the clock of the logs; None without a log.
         write: writes a version with this index into a folder; None: write every signature.
         counted: whether only the signatures are verified whose answers depend on counters.
-        sizes: `max_history`, `k` and `retrieve` of `Recommender`.
     """
-    index = _index(models, catalogue, scratch, rules, partitioned)
-    searched = index.nearest.searched()
-    reference = RecommenderReference(models, catalogue, rules=rules, searched=searched, **sizes)
+    recommender = new_recommender(models, catalogue, scratch, rules=rules, partitioned=partitioned, **sizes)
+    reference = RowByRow(RECOMMENDER, recommender)
     asked = counted_requests(catalogue) if counted else recorded_requests(RECOMMENDER, catalogue)
-
-    def write_here(folder: Path) -> None:
-        if write is None:
-            write_recommender(Recommender(models, index, rules=rules, **sizes), folder)
-        else:
-            write(index, folder)
-
     return Servable(
         RECOMMENDER,
-        write_here,
+        lambda folder: write(recommender.index, folder) if write else write_recommender(recommender, folder),
         (reference.answer(request) for request in asked),
         warmup_requests(RECOMMENDER, catalogue),
         {
             **sizes,
             **rules.as_sizes(),
-            **index.nearest.as_sizes(),
+            **recommender.index.nearest.as_sizes(),
             "articles": len(catalogue.news_ids) - 1,
         },
         {COUNTERS_AS_OF: as_of and as_of.isoformat()},
@@ -141,7 +118,8 @@ def new_recommender(
     **sizes: int,
 ) -> Recommender:
     """The signatures over an index of a catalogue; arguments as in `recommender_servable`."""
-    index = _index(models, catalogue, scratch, rules, partitioned)
+    bias = moment_biases(models, catalogue.counters)
+    index = ArticleIndex(catalogue, bias, scratch / IDS_FILE, rules.max_age_hours, partitioned)
     return Recommender(models, index, rules=rules, **sizes)
 
 
@@ -157,10 +135,3 @@ def write_recommender(recommender: Recommender, folder: Path) -> None:
         attached={"index": index, "models": models},  # `genre refresh` reads both back
         aliases=models.device_functions(),
     )
-
-
-def _index(
-    models: Any, catalogue: Catalogue, scratch: Path, rules: Rules, partitioned: PartitionedOptions | None
-) -> ArticleIndex:
-    bias = moment_biases(models, catalogue.counters)
-    return ArticleIndex(catalogue, bias, scratch / IDS_FILE, rules.max_age_hours, partitioned)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import tensorflow as tf
 
@@ -19,76 +20,19 @@ from genre_tf.models.checkpoint import load_generator, load_ranker, load_two_tow
 from genre_tf.models.writer import Writer
 
 STAGES = ("retrieval", "ranking", "generation")
-TOLERANCE = 1e-5
-"""Largest allowed difference between the outputs of the folder and of the run."""
+TOLERANCE = 1e-5  # largest allowed difference between the outputs of the folder and of the run
 
 _LOADERS: dict[str, Callable[[Path], Any]] = {"retrieval": load_two_tower, "ranking": load_ranker}
 _CHECKED_TOKENS = 16
-_CARD = """---
-library_name: transformers
-tags: [news-recommendation, genre-tf]
----
-# {name}
-
-{what}
-
-Made by genre_tf from the {stage} stage of a run. Every additional matrix (LoRA) is merged into its kernel.
-This folder was read back, and its outputs are those of the run to within {tolerance:g}.
-
-```python
-from transformers import AutoTokenizer, {auto}
-
-tokenizer = AutoTokenizer.from_pretrained("{name}")
-model = {auto}.from_pretrained("{name}")
-```
-
-{left_out}
-"""
-_BERT_CARD = {
-    "auto": "AutoModel",
-    "what": (
-        'A BERT, fine-tuned on clicks (`news.trainable = "{trainable}"`). It reads at most {tokens} tokens '
-        "of a title."
-    ),
-    "left_out": (
-        "Not included, because `transformers` has no class for it: the parts of genre_tf above the token "
-        "states (attention pooling, projection, interest space, categories, the click model). `genre export` "
-        "exports everything."
-    ),
-}
-_WRITER_CARD = {
-    "auto": "AutoModelForCausalLM",
-    "what": (
-        'A writer of headlines, summaries and articles (`generation.trainable = "{trainable}"`). Its control '
-        "tokens ({tokens}) are special tokens of the tokenizer."
-    ),
-    "left_out": (
-        "Not included, because `transformers` has no class for it: the keys and values before every layer "
-        "that represent the reader. This model was trained with them; without them its texts are not "
-        "personal. `genre export` exports everything."
-    ),
-}
 
 
 def write_transformers_folder(run: Path, stage: str, out: Path, overwrite: bool = False) -> float:
     """Write the fine-tuned language model of a stage as a `transformers` folder, completely or not at all.
 
     The folder has `config.json`, `model.safetensors`, the tokenizer's files and a model card. It is read back
-    and compared with the run before it appears.
-
-    Args:
-        run: the run folder.
-        stage: one of `STAGES`; retrieval and ranking give a BERT, generation a GPT-2 or a Llama.
-        out: the folder to write.
-        overwrite: replace `out` if it exists.
-
-    Returns:
-        The largest difference of the outputs.
-
-    Raises:
-        InputError: there is no such run, the stage is not trained, `out` exists, or `out` contains the run or
-            lies in it, or the run trained parts that `transformers` does not have (adapters, prefixes).
-        FailureError: `out` cannot be written, or its outputs differ from the run's.
+    and compared with the run before it appears; the largest difference of the outputs is returned. Retrieval
+    and ranking give a BERT, generation a GPT-2 or a Llama. Parts that `transformers` does not have (adapters,
+    prefixes) are refused, and so is an `out` that contains the run or lies in it.
     """
     if stage not in STAGES:
         raise InputError(f"the stage must be one of {', '.join(STAGES)}; got {stage!r}")
@@ -97,23 +41,23 @@ def write_transformers_folder(run: Path, stage: str, out: Path, overwrite: bool 
     if stage != "generation":
         require_mergeable(config)
     with whole_folder(out) as folder:
-        card: dict[str, Any] = {"stage": stage, "name": out.name, "tolerance": TOLERANCE}
+        card: dict[str, Any] = {"stage": stage, "name": out.name, "tolerance": f"{TOLERANCE:g}"}
         if stage == "generation":
             parts = load_generator(run)
             difference = _write_writer(parts, folder)
             tokens = ", ".join(f"`{token}`" for token in parts.prompts.tokenizer.special_tokens)
-            card |= _WRITER_CARD | {"trainable": parts.trained_layers, "tokens": tokens}
+            card |= {"auto": "AutoModelForCausalLM", "trainable": parts.trained_layers, "tokens": tokens}
         else:
             difference = _write_bert(_LOADERS[stage](run).news, folder)
             tokens = str(config.news.max_title_tokens)
-            card |= _BERT_CARD | {"trainable": config.news.trainable, "tokens": tokens}
+            card |= {"auto": "AutoModel", "trainable": config.news.trainable, "tokens": tokens}
         if not difference <= TOLERANCE:
             raise FailureError(
                 f"the outputs of the folder differ from the run's by {difference:.2g} (allowed: "
                 f"{TOLERANCE:g}): nothing was written"
             )
-        card["what"] = card["what"].format(**card)
-        (folder / "README.md").write_text(_CARD.format(**card), "utf-8")
+        template = jinja2.Template(Path(__file__).with_name("transformers_card.txt").read_text("utf-8"))
+        (folder / "README.md").write_text(template.render(card) + "\n", "utf-8")
     return difference
 
 
@@ -135,11 +79,7 @@ def _check_place(run: Path, out: Path, overwrite: bool) -> None:
 
 
 def require_mergeable(config: RunConfig) -> None:
-    """Refuse a run whose BERT has parts that no `transformers` class has.
-
-    Raises:
-        InputError: adapters or prefixes were trained.
-    """
+    """Refuse a run whose BERT has parts that no `transformers` class has."""
     if parse_trainable(config.news.trainable).method in ("adapters", "prefix"):
         raise InputError(
             f"news.trainable is {config.news.trainable!r}: a BERT in transformers has no adapters or "

@@ -1,38 +1,122 @@
-"""Verify a version: run the gate, and answer each recorded request in a fresh process."""
+"""Verify a version: run the gate, and answer each recorded request in a fresh process (`replay.py`)."""
 
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
 from collections import defaultdict
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genre_tf.contract import ASSETS_FOLDER
+from genre_tf.contract import ASSETS_FOLDER, COUNTED, WARMUP_FILE
+from genre_tf.environment import without_preferences
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import replay
-from genre_tf.export.contract_file import contract_faults, read_contract, signatures
-from genre_tf.export.fresh_process import FreshProcess, fresh_process
-from genre_tf.export.gate import missing_assets, portability_violations
 from genre_tf.export.publishing import versions
-from genre_tf.export.requests import PARITY_FILE, read_exchanges
+
+LONGEST_REPLAY_S = 3600
+
+# What imports TensorFlow is imported inside functions, so that a process can be started before.
+
+
+@contextlib.contextmanager
+def fresh_process(known_graph: bool = False, only: Sequence[str] = ()) -> Iterator["FreshProcess"]:
+    """Start a process that imports TensorFlow while a version is being written; it ends with the context.
+
+    The arguments are those of `replay.replay`.
+    """
+    command = [sys.executable, "-I", replay.__file__, *[replay.KNOWN_GRAPH] * known_graph]
+    if only:
+        command += [replay.ONLY, ",".join(only)]
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        subprocess.Popen(  # noqa: S603  (our own program)
+            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=without_preferences()
+        ) as process,
+    ):
+        try:
+            yield FreshProcess(process, Path(scratch), only)
+        finally:
+            process.kill()
+
+
+def refresh_process(news: Path | None) -> contextlib.AbstractContextManager["FreshProcess"]:
+    """The process for a refresh: without new articles only the answers that depend on counters change."""
+    return fresh_process(known_graph=True, only=() if news else COUNTED)
+
+
+class FreshProcess:
+    """Answers the requests of one version; none of its methods but `answers` waits.
+
+    The process runs `replay`. If `only` is not empty, it answers only these signatures.
+    """
+
+    def __init__(self, process: "subprocess.Popen[str]", scratch: Path, only: Sequence[str] = ()) -> None:
+        self.only = only
+        self._process = process
+        self._scratch = scratch
+        self._reads: Path | None = None
+
+    def read_graph(self, version: Path) -> None:
+        """Make it prepare the signatures of a version of which only the graph is complete.
+
+        TensorFlow spends most of the time of a first answer on optimizing the graph.
+        """
+        self._reads = version
+        self.ask(version)
+
+    def load(self, version: Path) -> None:
+        """Make it load a complete SavedModel and answer the warmup requests.
+
+        If it answers only some signatures, the warmup requests are skipped: the same graph has answered them
+        before.
+        """
+        from genre_tf.export.requests import read_warmup, write_exchanges
+
+        requests = self._scratch / "warmup.npz"
+        warmup = read_warmup(version / ASSETS_FOLDER / WARMUP_FILE)
+        write_exchanges(requests, () if self.only else warmup)
+        if self._reads != version:
+            self.read_graph(version)
+        self.ask(requests)
+
+    def ask(self, file: Path) -> None:
+        """Make it answer a file of recorded requests too."""
+        # If the process has ended, `answers` reports it from the exit status.
+        with contextlib.suppress(BrokenPipeError):
+            if self._process.stdin is not None:
+                self._process.stdin.write(json.dumps(str(file.resolve())) + "\n")
+                self._process.stdin.flush()
+
+    def answers(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Wait for all answers and for the end of the process.
+
+        Returns:
+            The result of `replay` for each request, and what is wrong with the process itself, in words.
+        """
+        said, notes = self._process.communicate(timeout=LONGEST_REPLAY_S)
+        if self._process.returncode != 0:
+            last = (notes.strip().splitlines() or ["no message"])[-1]
+            return [], [f"the model does not load in a session: {last[:300]}"]
+        found = json.loads(said)
+        if "genre_tf" in found["modules"]:
+            return [], ["the fresh process has imported genre_tf, so its answers prove nothing"]
+        return found["exchanges"], []
 
 
 @dataclass
 class SignatureCheck:
-    """Results of the fresh process for one signature.
+    """Results of the fresh process for one signature."""
 
-    Attributes:
-        requests: number of recorded requests with known answers.
-        warmups: number of warmup requests.
-        rows: number of rows in all these requests.
-        difference: largest absolute difference of a float from the Python model's.
-        faults: what was wrong, in words.
-    """
-
-    requests: int = 0
-    warmups: int = 0
-    rows: int = 0
-    difference: float = 0.0
-    faults: list[str] = field(default_factory=list)
+    requests: int = 0  # recorded requests with known answers
+    warmups: int = 0  # warmup requests
+    rows: int = 0  # rows in all these requests
+    difference: float = 0.0  # largest absolute difference of a float from the Python model's
+    faults: list[str] = field(default_factory=list)  # what was wrong, in words
 
 
 @dataclass
@@ -63,14 +147,7 @@ class Verification:
 
 
 def find_versions(models: Path) -> list[Path]:
-    """The newest version of every servable.
-
-    Args:
-        models: MODELS, or MODELS/NAME, or MODELS/NAME/VERSION.
-
-    Raises:
-        InputError: there is no version.
-    """
+    """The newest version of every servable in MODELS, MODELS/NAME or MODELS/NAME/VERSION."""
     if not models.is_dir():
         raise InputError(f"no folder {models}: give the one that `genre export` wrote")
     if (models / "saved_model.pb").is_file():
@@ -85,11 +162,7 @@ def find_versions(models: Path) -> list[Path]:
 
 
 def require_passed(checked: Verification) -> Verification:
-    """Return a verification that passed.
-
-    Raises:
-        FailureError: it did not pass; the message has the first fault.
-    """
+    """Return a verification that passed."""
     if not checked.passed:
         faults = checked.all_faults()
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
@@ -100,43 +173,41 @@ def require_passed(checked: Verification) -> Verification:
 def verify_version(version: Path, name: str | None = None, fresh: FreshProcess | None = None) -> Verification:
     """Check the portability of a version, and its answers in a process without any part of genre_tf.
 
-    Args:
-        version: folder with `saved_model.pb`.
-        name: name of the version in the result; None: the folder's name.
-        fresh: a process that is already loading the version and answering; None: start one.
-
-    Raises:
-        InputError: the folder is not a complete export.
+    A `fresh` process is already loading the version and answering; None: start one.
     """
-    extra = version / ASSETS_FOLDER
+    from genre_tf.export.contract_file import contract_faults, read_contract, signatures
+    from genre_tf.export.gate import missing_assets, portability_violations
+    from genre_tf.export.requests import PARITY_FILE, read_exchanges
+
+    parity = version / ASSETS_FOLDER / PARITY_FILE
     contract = read_contract(version)
     violations = [str(violation) for violation in portability_violations(version)]
-    read_exchanges(extra / PARITY_FILE)  # reports a damaged file in plain words
-    result = Verification(str(contract.get("servable")), name or version.name, violations, {}, [])
-    result.faults += [*missing_assets(version), *contract_faults(version, contract)]
-    with ExitStack() as stack:
+    read_exchanges(parity)  # reports a damaged file in plain words
+    faults = [*missing_assets(version), *contract_faults(version, contract)]
+    with contextlib.ExitStack() as stack:
         if fresh is None:
             fresh = stack.enter_context(fresh_process())
             fresh.load(version)
-            fresh.ask(extra / PARITY_FILE)
-        answers, faults = fresh.answers()
-    result.faults += faults
+            fresh.ask(parity)
+        answers, faults_of_process = fresh.answers()
     checks: dict[str, SignatureCheck] = defaultdict(SignatureCheck)
     for answer in answers:
-        _count(checks[answer["signature"]], answer)
+        check = checks[answer["signature"]]
+        check.requests += answer["known"]
+        check.warmups += not answer["known"]
+        check.rows += answer["rows"]
+        check.difference = max(check.difference, answer["difference"])
+        check.faults += [f"{answer['case']}: {fault}" for fault in answer["faults"]]
     for signature in sorted(fresh.only or signatures(version)):
         check = checks[signature]
         if answers and not check.requests:
             check.faults.append("no recorded request")
         elif answers and not (check.warmups or fresh.only):
             check.faults.append("no warmup request")
-    result.signatures = dict(sorted(checks.items()))
-    return result
-
-
-def _count(check: SignatureCheck, answer: dict[str, Any]) -> None:
-    check.requests += answer["known"]
-    check.warmups += not answer["known"]
-    check.rows += answer["rows"]
-    check.difference = max(check.difference, answer["difference"])
-    check.faults += [f"{answer['case']}: {fault}" for fault in answer["faults"]]
+    return Verification(
+        str(contract.get("servable")),
+        name or version.name,
+        violations,
+        dict(sorted(checks.items())),
+        faults + faults_of_process,
+    )

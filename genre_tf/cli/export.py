@@ -99,8 +99,8 @@ def export(
     check_models_path(models)
     load_tensorflow()
     from genre_tf.export.exporting import ExportOptions, export_run
-    from genre_tf.funnel.partitioned_index import PartitionedOptions
     from genre_tf.funnel.rules import Rules
+    from genre_tf.funnel.search import PartitionedOptions
     from genre_tf.serving.operations.configuration import USUAL_SIZES, warmup_sizes, write_configuration
     from genre_tf.serving.operations.models_config import CONFIG_NAME, read_models_config
 
@@ -250,7 +250,7 @@ def refresh(
     Example: genre refresh models --news today/news.tsv --behaviors today/behaviors.tsv --expire 72
     """
     from genre_tf.contract import RECOMMENDER
-    from genre_tf.export.fresh_process import refresh_process
+    from genre_tf.export.verification import refresh_process
 
     check_models_path(models)
     prefer_onednn()

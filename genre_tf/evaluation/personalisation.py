@@ -21,10 +21,15 @@ from genre_tf.data.text_examples import history_titles
 from genre_tf.evaluation.scored_log import evenly
 from genre_tf.evaluation.scoring import padded
 from genre_tf.evaluation.significance import paired_bootstrap
-from genre_tf.generation.ranking import RankingWeights, Written, rank
 from genre_tf.generation.safety import SafetyClassifier
-from genre_tf.generation.writer import WritingGraph, nothing_unsafe
-from genre_tf.generation.writer_options import WriterOptions
+from genre_tf.generation.writer import (
+    RankingWeights,
+    WriterOptions,
+    WritingGraph,
+    Written,
+    nothing_unsafe,
+    rank,
+)
 from genre_tf.metrics.text import copy_rate, distinct, rouge, self_bleu
 from genre_tf.models.ranker import Ranker
 from genre_tf.models.two_tower import TwoTower

@@ -29,8 +29,7 @@ from genre_tf.evaluation.scored_log import FEW_CLICKS, ScoredLog, evenly
 from genre_tf.evaluation.scoring import Measured, ModelScorer, TwoTowerScorer, load_scorers
 from genre_tf.evaluation.significance import paired_bootstrap
 from genre_tf.generation.safety import load_classifier
-from genre_tf.generation.writer import WritingGraph
-from genre_tf.generation.writer_options import writer_options
+from genre_tf.generation.writer import WritingGraph, writer_options
 from genre_tf.losses.tokens import token_losses
 from genre_tf.metrics.ranking import ranking_metrics
 from genre_tf.metrics.text import copy_rate, distinct, perplexity, rouge

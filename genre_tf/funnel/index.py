@@ -13,18 +13,20 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.funnel.exact_search import (
+from genre_tf.funnel.parsing import clean_text
+from genre_tf.funnel.rules import NO_CATEGORY, NO_LIMIT, exploration_noise, is_new, may_be_shown
+from genre_tf.funnel.search import (
     EXCLUDED,
     Changed,
     ExactIndex,
     ExactQueries,
+    PartitionedIndex,
+    PartitionedOptions,
+    PartitionedQueries,
     among,
     open_variable,
     reader_pairs,
 )
-from genre_tf.funnel.parsing import clean_text
-from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions, PartitionedQueries
-from genre_tf.funnel.rules import NO_CATEGORY, NO_LIMIT, exploration_noise, is_new, may_be_shown
 
 IDS_FILE = "news_ids.txt"
 """Name of the asset with one id per line."""
@@ -37,80 +39,48 @@ _KEY_BUCKETS = 2**62  # so many that different titles of a pool have different k
 class Catalogue:
     """All data of N - 1 articles in N rows; row 0 is the padding article, which also stands for unknown ones.
 
-    Attributes:
-        news_ids: N strings, the first "".
-        titles: N strings, the first "".
-        texts: N strings, the first ""; title and abstract, from which an answer may be written.
-        retrieval_vectors: float32 [N, D], from the two-tower model; row 0 is zeros.
-        ranking_vectors: float32 [N, R], from the ranker; row 0 is zeros.
-        counters: float32 [N, 9], the columns of `COUNTERS`; the age is negative under embargo.
-        categories: N strings, "" if unknown; default: all unknown.
-        withdrawn: bool [N], True for articles that are never shown again; default: all False.
+    The strings and vectors of row 0 are empty and zeros.
     """
 
     news_ids: list[str]
     titles: list[str]
-    texts: list[str]
-    retrieval_vectors: npt.NDArray[np.float32]
-    ranking_vectors: npt.NDArray[np.float32]
-    counters: npt.NDArray[np.float32]
-    categories: Sequence[str] = ()
-    withdrawn: npt.NDArray[np.bool_] | None = None
+    texts: list[str]  # title and abstract, from which an answer may be written
+    retrieval_vectors: npt.NDArray[np.float32]  # [N, D], from the two-tower model
+    ranking_vectors: npt.NDArray[np.float32]  # [N, R], from the ranker
+    counters: npt.NDArray[np.float32]  # [N, 9], the columns of `COUNTERS`; the age is negative under embargo
+    categories: Sequence[str] = ()  # "" if unknown; default: all unknown
+    withdrawn: npt.NDArray[np.bool_] | None = None  # [N], never shown again; default: none
 
     def __post_init__(self) -> None:
         if not self.categories:
             object.__setattr__(self, "categories", [""] * len(self.news_ids))
         if self.withdrawn is None:
             object.__setattr__(self, "withdrawn", np.zeros(len(self.news_ids), bool))
-        vectors = (self.retrieval_vectors, self.ranking_vectors)
-        withdrawn = np.asarray(self.withdrawn)
-        parts = (self.titles, self.texts, *vectors, self.counters, self.categories, withdrawn)
-        if {len(part) for part in parts} != {len(self.news_ids)} or not self.news_ids or self.news_ids[0]:
-            raise ValueError(
-                "all parts of a catalogue must have equally many rows, and the id of row 0 must be empty"
-            )
 
 
 class Live(NamedTuple):
-    """Current counters that come with a request.
+    """Current counters that come with a request."""
 
-    Attributes:
-        rows: int64 [B, W], the articles of the counters, without repetitions; 0 for padding.
-        counters: float32 [B, W, 9].
-        bias: float32 [B, W], the term that they add to an article's score.
-    """
-
-    rows: tf.Tensor
-    counters: tf.Tensor
-    bias: tf.Tensor
+    rows: tf.Tensor  # int64 [B, W], the articles of the counters, without repetitions; 0 for padding
+    counters: tf.Tensor  # float32 [B, W, 9]
+    bias: tf.Tensor  # float32 [B, W], the term that they add to an article's score
 
 
 class Found(NamedTuple):
-    """The results of a search.
+    """The results of a search."""
 
-    Attributes:
-        rows: int64 [B, L], best first.
-        real: bool [B, L], True for real results, False for padding.
-        counters: float32 [B, L, 9], from the request if it has counters of the article.
-    """
-
-    rows: tf.Tensor
-    real: tf.Tensor
-    counters: tf.Tensor
+    rows: tf.Tensor  # int64 [B, L], best first
+    real: tf.Tensor  # bool [B, L], False for padding
+    counters: tf.Tensor  # float32 [B, L, 9], from the request if it has counters of the article
 
 
 class ArticleIndex(tf.Module):
     """Look-up and search of articles inside the graph.
 
-    Every article can be in a history and can be a candidate; a search finds only those that may be shown.
-
-    Args:
-        catalogue: the articles.
-        bias: float32 [N], the term that each article's counters add to its score; stored as one more
-            component of its vector.
-        ids_file: file that is written here and becomes an asset of the SavedModel.
-        max_age_hours: a search does not find older articles that are no longer clicked; None: no limit.
-        partitioned: options of a partitioned index, which searches a part of the pool; None: exact search.
+    Every article can be in a history and can be a candidate; a search finds only those that may be shown, and
+    none older than `max_age_hours` that is no longer clicked. The bias, float32 [N], is the term that each
+    article's counters add to its score: one more component of its vector. The ids file is written here and
+    becomes an asset of the SavedModel. A partitioned index searches a part of the pool; None: exact search.
     """
 
     def __init__(
@@ -133,8 +103,12 @@ class ArticleIndex(tf.Module):
         )
         self.line_of_id = tf.lookup.StaticHashTable(lines, default_value=-1)
         titles = clean_text(tf.constant(catalogue.titles))
-        keys = _title_keys(titles).numpy()
+        # Articles with the same title have the same key; each one without a title has a key of its own.
+        own, stripped = -1 - tf.range(tf.size(titles, tf.int64)), tf.strings.strip(titles)
+        keys = tf.where(stripped == "", own, _hashed(stripped)).numpy()
         order = np.argsort(keys, kind="stable")
+        numbers = {name: number for number, name in enumerate(sorted(set(catalogue.categories) - {""}))}
+        category_numbers = [numbers.get(name, NO_CATEGORY) for name in catalogue.categories]
         self.news_ids = open_variable(clean_text(tf.constant(catalogue.news_ids)), "news_ids")
         self.titles = open_variable(titles, "titles")
         self.title_keys = open_variable(keys, "title_keys")
@@ -143,12 +117,12 @@ class ArticleIndex(tf.Module):
         self.ranking_vectors = open_variable(catalogue.ranking_vectors, "ranking_vectors")
         self.counters = open_variable(catalogue.counters, "counters")
         self.categories = open_variable(clean_text(tf.constant(list(catalogue.categories))), "categories")
-        self.category_numbers = open_variable(_numbered(catalogue.categories), "category_numbers")
+        self.category_numbers = open_variable(np.array(category_numbers, np.int32), "category_numbers")
         self.withdrawn = open_variable(np.asarray(catalogue.withdrawn), "withdrawn")
         limit = NO_LIMIT if max_age_hours is None else max_age_hours
         self.age_limit = tf.Variable(limit, trainable=False, name="age_limit", dtype=tf.float32)
         shown = may_be_found(catalogue, max_age_hours)
-        self.new_rows = open_variable(_newest_of(shown & is_new(catalogue.counters), catalogue), "new_rows")
+        self.new_rows = open_variable(_new_rows(catalogue, shown), "new_rows")
         vectors = np.column_stack([catalogue.retrieval_vectors, bias])  # stored only in `nearest`
         self.nearest: ExactIndex | PartitionedIndex = (
             ExactIndex(vectors, shown)
@@ -161,7 +135,7 @@ class ArticleIndex(tf.Module):
         shown = may_be_found(catalogue, float(self.age_limit.numpy()))
         self.counters.assign(catalogue.counters)
         self.withdrawn.assign(catalogue.withdrawn)
-        self.new_rows.assign(_newest_of(shown & is_new(catalogue.counters), catalogue))
+        self.new_rows.assign(_new_rows(catalogue, shown))
         self.nearest.update(bias, shown)
 
     def rows(self, news_ids: tf.RaggedTensor) -> tf.RaggedTensor:
@@ -174,7 +148,7 @@ class ArticleIndex(tf.Module):
         return tf.reshape(vectors, [*tf.unstack(tf.shape(rows)), vectors.shape[1]])  # [B, H, D]
 
     def keys_of_rows(self, rows: tf.RaggedTensor) -> tf.RaggedTensor:
-        """Title keys of rows, int64 [B, (rows)]: articles with the same title have the same key."""
+        """Title keys of rows, int64 [B, (rows)]."""
         return rows.with_flat_values(tf.gather(self.title_keys, rows.flat_values))
 
     def keys_of_titles(self, titles: tf.RaggedTensor) -> tf.RaggedTensor:
@@ -194,14 +168,9 @@ class ArticleIndex(tf.Module):
     ) -> Found:
         """The articles with the greatest dot products that may be shown and were not read.
 
-        Args:
-            asked: returned by `ask`.
-            read: title keys of everything that the reader has read, int64 [B, (keys)]; any length.
-            limit: maximum number of articles to find.
-            live: counters from the request, which replace those of the index.
-
-        Returns:
-            The results; L is the smaller of `limit` and the number of articles that the search examined.
+        `read` are title keys of everything that the reader has read, int64 [B, (keys)]; counters of `live`
+        replace those of the index. L is the smaller of `limit` and the number of articles that the search
+        examined.
         """
         changed = None if live is None else Changed(live.rows, live.bias, self._live_may_be_shown(live))
         rows, real = asked.best(self._excluded(read), limit, changed)
@@ -222,11 +191,7 @@ class ArticleIndex(tf.Module):
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """One new article for each reader, drawn from a softmax of the dot products without the bias.
 
-        Args:
-            asked: returned by `ask`.
-            read: as in `search`.
-            keys: int64 [B], keys that determine the draw.
-            live: counters from the request.
+        The keys, int64 [B], determine the draw; the rest as in `search`.
 
         Returns:
             Row int64 [B], its counters float32 [B, 9], and bool [B], whether an article was found.
@@ -273,15 +238,7 @@ class ArticleIndex(tf.Module):
 
 
 def read_catalogue(values: Mapping[str, Any]) -> Catalogue:
-    """The articles of an index; their texts contain only the titles.
-
-    Args:
-        values: values of its variables, from `variable_values` (of a new index) or `attached_values` (of a
-            SavedModel).
-
-    Raises:
-        KeyError: the values belong to another kind of index.
-    """
+    """The articles of an index, from the values of its variables; their texts contain only the titles."""
     names = ("news_ids", "titles", "categories")
     news_ids, titles, categories = (
         [text.decode("utf-8") for text in np.asarray(values[name])] for name in names
@@ -289,16 +246,13 @@ def read_catalogue(values: Mapping[str, Any]) -> Catalogue:
     ranking_vectors, counters, withdrawn = (
         np.asarray(values[name]) for name in ("ranking_vectors", "counters", "withdrawn")
     )
-    vectors = _vectors(values, len(news_ids))[:, :-1]  # the last component is the bias
-    return Catalogue(news_ids, titles, titles, vectors, ranking_vectors, counters, categories, withdrawn)
-
-
-def _vectors(values: Mapping[str, Any], articles: int) -> npt.NDArray[np.float32]:
-    """Vectors of the search, float32 [N, D]; those of an exact index are a view, not a copy."""
     if "nearest.matrix" in values:
-        return np.asarray(values["nearest.matrix"])[:, :articles].T
-    blocks, places = (np.asarray(values[f"nearest.{name}"]) for name in ("blocks", "places"))
-    return blocks.reshape(-1, blocks.shape[-1])[places]
+        vectors = np.asarray(values["nearest.matrix"])[:, : len(news_ids)].T  # a view, not a copy
+    else:
+        blocks, places = (np.asarray(values[f"nearest.{name}"]) for name in ("blocks", "places"))
+        vectors = blocks.reshape(-1, blocks.shape[-1])[places]
+    vectors = vectors[:, :-1]  # the last component is the bias
+    return Catalogue(news_ids, titles, titles, vectors, ranking_vectors, counters, categories, withdrawn)
 
 
 def may_be_found(catalogue: Catalogue, max_age_hours: float | None) -> npt.NDArray[np.bool_]:
@@ -309,9 +263,9 @@ def may_be_found(catalogue: Catalogue, max_age_hours: float | None) -> npt.NDArr
     return np.asarray(shown)
 
 
-def _newest_of(new: npt.NDArray[np.bool_], catalogue: Catalogue) -> npt.NDArray[np.int64]:
-    """Rows of new articles, int64 [F]; if there are more than `_MOST_NEW`, the youngest."""
-    rows = np.flatnonzero(new)
+def _new_rows(catalogue: Catalogue, shown: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Rows of new articles that may be shown, int64 [F]; of more than `_MOST_NEW` the youngest."""
+    rows = np.flatnonzero(shown & is_new(catalogue.counters))
     youngest = np.argsort(catalogue.counters[rows, 2], kind="stable")[:_MOST_NEW]
     return np.sort(rows[youngest]).astype(np.int64)
 
@@ -324,19 +278,6 @@ def _find(named: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     place = tf.minimum(tf.searchsorted(in_order, rows), tf.shape(named)[1] - 1)
     found = (tf.gather(in_order, place, batch_dims=1) == rows) & (rows > 0)
     return found, tf.where(found, tf.gather(order, place, batch_dims=1), 0)
-
-
-def _numbered(categories: Sequence[str]) -> npt.NDArray[np.int32]:
-    """Numbers of categories, int32 [N]; equal categories have equal numbers, unknown ones `NO_CATEGORY`."""
-    numbers = {name: number for number, name in enumerate(sorted(set(categories) - {""}))}
-    return np.array([numbers.get(name, NO_CATEGORY) for name in categories], np.int32)
-
-
-def _title_keys(titles: tf.Tensor) -> tf.Tensor:
-    """Keys of titles, int64 [N]; each article without a title has a key of its own."""
-    own = -1 - tf.range(tf.size(titles, tf.int64))
-    stripped = tf.strings.strip(titles)
-    return tf.where(stripped == "", own, _hashed(stripped))
 
 
 def _hashed(titles: tf.Tensor) -> tf.Tensor:

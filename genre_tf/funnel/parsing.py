@@ -61,18 +61,11 @@ def split_numbers(text: tf.Tensor) -> tf.RaggedTensor:
 
 
 def read_examples(serialized: tf.Tensor, names: Sequence[str]) -> list[tf.Tensor]:
-    """Read bytes features of serialized `tf.Example`s as joined rows.
+    """Read bytes features of serialized `tf.Example`s as joined rows: string [B] -> string [B] for each name.
 
     A feature may be missing, empty, one joined string or a list of ids: its values are joined by spaces.
     Other features are ignored. If a row is not a `tf.Example`, or its feature has numbers, TensorFlow's own
     parser refuses the whole request.
-
-    Args:
-        serialized: string [B].
-        names: names of the features.
-
-    Returns:
-        string [B] for each name; "" if an example has no such feature.
     """
     features = {name: tf.io.RaggedFeature(tf.string, row_splits_dtype=tf.int64) for name in names}
     parsed = tf.io.parse_example(serialized, features)

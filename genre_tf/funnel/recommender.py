@@ -31,6 +31,7 @@ feature has numbers. The former cannot happen through the Regress and MultiInfer
 """
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -46,49 +47,27 @@ KEY_BUCKETS, KEY_SEPARATOR = 2**30, "\n"
 Answer = dict[str, tf.Tensor]
 
 
+@dataclass(frozen=True, eq=False)
 class Recommender:
-    """The signatures of the servable.
+    """The signatures of the servable."""
 
-    Args:
-        models: both models.
-        index: the articles.
-        max_history: number of newest clicks that represent the reader.
-        k: number of recommended articles.
-        retrieve: number of articles that the towers pass to the ranker.
-        rules: recommendation rules in addition to the order of click probabilities.
-    """
-
-    def __init__(
-        self,
-        models: ServedModels,
-        index: ArticleIndex,
-        *,
-        max_history: int,
-        k: int,
-        retrieve: int,
-        rules: Rules = Rules(),  # noqa: B008  (frozen)
-    ) -> None:
-        self.models = models
-        self.index = index
-        self.max_history = max_history
-        self.k = k
-        self.retrieve = max(retrieve, k)
-        self.rules = rules
+    models: ServedModels
+    index: ArticleIndex
+    _: KW_ONLY
+    max_history: int  # number of newest clicks that represent the reader
+    k: int  # number of recommended articles
+    retrieve: int  # number of articles that the towers pass to the ranker; at least k
+    rules: Rules = Rules()  # noqa: RUF009  (frozen)
 
     def recommend(self, history: tf.Tensor) -> Answer:
         """Recommend articles to a reader whose history consists of article ids; string [B]."""
         return self._recommend(history, None)
 
     def recommend_live(self, history: tf.Tensor, news_id: tf.Tensor, *counters: tf.Tensor) -> Answer:
-        """As `recommend`, with current counters for the articles in `news_id`.
+        """As `recommend`, with current `COUNTERS`, an input each, for the articles in `news_id`.
 
         The answer is the same as from a version refreshed with these counters: a server knows what is popular
         now without loading a new version.
-
-        Args:
-            history: string [B].
-            news_id: string [B], up to 2,000 ids.
-            counters: string [B] for each of `COUNTERS`, in its order; numbers in the order of `news_id`.
         """
         rows = self.index.rows(parsing.first(parsing.split_ids(news_id), MOST_LIVE))
         named, _ = parsing.to_dense(rows)  # [B, W]
@@ -97,18 +76,9 @@ class Recommender:
         return self._recommend(history, Live(_each_once(named), known, self.models.moment_bias(known)))
 
     def retrieved(self, history: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The articles that the towers pass to the ranker, best first.
-
-        Args:
-            history: string [B].
-
-        Returns:
-            Rows int64 [B, L], and bool [B, L], True for real results.
-        """
+        """Rows that the towers pass to the ranker, best first: int64 [B, L], and bool [B, L], if real."""
         rows = self._known_rows(history)
-        newest, mask = _clicks(parsing.newest(rows, self.max_history))
-        reader = self.models.user_vector(self.index.retrieval_vectors(newest), mask)
-        asked = self.index.ask(self.models.query(reader))
+        asked = self.index.ask(self.models.query(self.embed_user(history)["embedding"]))
         found = self.index.search(asked, self.index.keys_of_rows(rows), self.retrieve)
         return found.rows, found.real
 
@@ -126,10 +96,7 @@ class Recommender:
         """Recommend articles to a reader whose history is titles, also unknown ones; string [B]."""
         titles = parsing.split_history_titles(history_text)
         newest = parsing.newest(titles, self.max_history)
-        for_retrieval, for_ranking = encode_titles(newest.flat_values, *self.models.encoders())
-        clicks, mask = _clicks(newest.with_flat_values(for_retrieval))  # [B, H, D]
-        reader = self.models.user_vector(clicks, mask)
-        clicks, _ = _clicks(newest.with_flat_values(for_ranking))  # [B, H, R]
+        reader, clicks, mask = reader_of_titles(self.models, newest)
         read = self.index.keys_of_titles(titles)
         return self._funnel(reader, clicks, mask, read, _request_keys(newest), None)
 
@@ -259,14 +226,22 @@ class Recommender:
         place, real = tf.pad(place, missing), tf.pad(real, missing)  # [B, k]
         chosen, score = (tf.gather(values, place, batch_dims=1) for values in (rows, probability))
         if explores:
-            there &= _explores(keys, self.rules.exploration)
+            there &= tf.cast(keys, tf.float32) < self.rules.exploration * KEY_BUCKETS
             there &= ~tf.reduce_any((chosen == fresh[:, None]) & real, axis=1)
             last = tf.minimum(tf.reduce_sum(tf.cast(real, tf.int32), axis=1), self.k - 1)  # [B]
             taken = there[:, None] & tf.one_hot(last, self.k, on_value=True, off_value=False)
             chosen = tf.where(taken, fresh[:, None], chosen)
             score = tf.where(taken, probability[:, retrieved:], score)
             real |= taken
-        return self._answer(chosen, score, real)
+
+        def padded(values: tf.Tensor, padding: Any) -> tf.Tensor:
+            return tf.ensure_shape(tf.where(real, values, padding), [None, self.k])  # [B, k]
+
+        return {
+            "news_id": padded(tf.gather(self.index.news_ids, chosen), ""),
+            "title": padded(tf.gather(self.index.titles, chosen), ""),
+            "score": padded(score, PADDING_NUMBER),
+        }
 
     def _best(self, probability: tf.Tensor, found: Found) -> tuple[tf.Tensor, tf.Tensor]:
         """Positions of the recommended articles, best first, and which are real: 2 x [B, at most k]."""
@@ -278,15 +253,12 @@ class Recommender:
         place, real = select(probability, found.real, directions, kinds, self.k, self.rules)
         return tf.cast(place, tf.int32), real
 
-    def _answer(self, chosen: tf.Tensor, score: tf.Tensor, real: tf.Tensor) -> Answer:
-        def padded(values: tf.Tensor, padding: Any) -> tf.Tensor:
-            return tf.ensure_shape(tf.where(real, values, padding), [None, self.k])  # [B, k]
 
-        return {
-            "news_id": padded(tf.gather(self.index.news_ids, chosen), ""),
-            "title": padded(tf.gather(self.index.titles, chosen), ""),
-            "score": padded(score, PADDING_NUMBER),
-        }
+def reader_of_titles(models: ServedModels, titles: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Vector of each reader [B, D], their clicks for the ranker [B, H, R], and which are real [B, H]."""
+    for_retrieval, for_ranking = encode_titles(titles.flat_values, *models.encoders())
+    clicks, mask = _clicks(titles.with_flat_values(for_retrieval))  # [B, H, D]
+    return models.user_vector(clicks, mask), _clicks(titles.with_flat_values(for_ranking))[0], mask
 
 
 def _clicks(rows: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -306,10 +278,6 @@ def _request_keys(newest: tf.RaggedTensor) -> tf.Tensor:
         newest.flat_values, newest.value_rowids(), newest.nrows(), separator=KEY_SEPARATOR
     )
     return tf.strings.to_hash_bucket_fast(joined, KEY_BUCKETS)
-
-
-def _explores(keys: tf.Tensor, share: float) -> tf.Tensor:
-    return tf.cast(keys, tf.float32) < share * KEY_BUCKETS
 
 
 def _each_once(rows: tf.Tensor) -> tf.Tensor:

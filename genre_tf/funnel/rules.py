@@ -32,32 +32,28 @@ _NEVER = -1e30  # below every real value, and finite
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """Recommendation rules in addition to the order of click probabilities.
+    """Recommendation rules in addition to the order of click probabilities."""
 
-    Attributes:
-        max_age_hours: articles published (or first shown) longer ago, as of the last export or refresh, are
-            not recommended unless they are still clicked; nor are articles without any time.
-        max_per_category: maximum number of recommended articles of one category; articles without a category
-            are not limited. Fewer than K are recommended if there are not enough retrieved articles.
-        diversity: lambda of maximal marginal relevance: 1 is the plain order; below 1, an article ranks lower
-            the more it is similar to an article above it.
-        exploration: share of the answers whose last place goes to a new article, which has no counters yet.
-    """
-
+    # Articles published (or first shown) longer ago, as of the last export or refresh, are not recommended
+    # unless they are still clicked; nor are articles without any time.
     max_age_hours: float | None = None
+    # Articles without a category are not limited. Fewer than K are recommended if too few were retrieved.
     max_per_category: int | None = None
+    # Lambda of maximal marginal relevance: 1 is the plain order; below 1, an article ranks lower the more it
+    # is similar to an article above it.
     diversity: float = 1.0
-    exploration: float = 0.1  # new articles get a percent of all places, and recall@10 falls by 0.001
+    # Share of the answers whose last place goes to a new article, which has no counters yet. By default new
+    # articles get a percent of all places, and recall@10 falls by 0.001.
+    exploration: float = 0.1
 
     def __post_init__(self) -> None:
         if self.max_age_hours is not None and not 0 < self.max_age_hours < float("inf"):
             raise InputError(f"max_age_hours must be a finite number above 0; got {self.max_age_hours}")
         if self.max_per_category is not None and self.max_per_category < 1:
             raise InputError(f"max_per_category must be at least 1; got {self.max_per_category}")
-        if not 0 <= self.diversity <= 1:
-            raise InputError(f"diversity must be between 0 and 1; got {self.diversity}")
-        if not 0 <= self.exploration <= 1:
-            raise InputError(f"exploration must be between 0 and 1; got {self.exploration}")
+        for name in ("diversity", "exploration"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must be between 0 and 1; got {getattr(self, name)}")
 
     @property
     def plain(self) -> bool:
@@ -70,15 +66,10 @@ class Rules:
 
 
 def may_be_shown(counters: Any, limit_hours: Any) -> Any:
-    """Which articles are published and not stale.
+    """Which articles are published and not stale: float32 [..., 9] -> bool [...], NumPy or TensorFlow.
 
-    Args:
-        counters: float32 [..., 9], from NumPy or TensorFlow; an article under embargo has a negative age.
-        limit_hours: older articles are stale unless they are still clicked; a number, or a scalar from the
-            same library; `NO_LIMIT`: no article is stale.
-
-    Returns:
-        bool [...], from the same library.
+    Articles older than `limit_hours` are stale unless they are still clicked; with `NO_LIMIT` no article is.
+    An article under embargo has a negative age.
     """
     age = counters[..., _AGE]
     timed = (counters[..., _VIEWS] > 0) | (age > 0)
@@ -92,16 +83,10 @@ def is_new(counters: Any) -> Any:
 
 
 def learned_age_limit(counters: npt.NDArray[np.float32], share: float = 0.99) -> float | None:
-    """The age limit that keeps a given share of a log's clicks.
+    """The age limit that keeps a share of a log's clicks: whole hours, at least 24; None without clicks.
 
-    Clicks on articles that were still clicked count as age 0, because such articles are shown at any age.
-
-    Args:
-        counters: float32 [n, 9], counters of each clicked article just before its click.
-        share: share of the clicks that the limit keeps.
-
-    Returns:
-        Hours, at least 24, rounded up to whole hours; None if there are no clicks.
+    Clicks on articles that were still clicked count as age 0, because such articles are shown at any age. The
+    counters, float32 [n, 9], are those of each clicked article just before its click.
     """
     if not len(counters):
         return None
@@ -111,14 +96,9 @@ def learned_age_limit(counters: npt.NDArray[np.float32], share: float = 0.99) ->
 
 
 def exploration_noise(keys: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """Standard Gumbel noise that depends only on the request and the article.
+    """Standard Gumbel noise that depends only on the request's key and the article's row.
 
-    Args:
-        keys: int64 [B], keys of the requests.
-        rows: int64 [B, F] or [1, F], rows of the articles.
-
-    Returns:
-        float32 [B, F].
+    Keys int64 [B] and rows int64 [B, F] or [1, F] -> float32 [B, F].
     """
     mixed = keys[:, None] * 6364136223846793005 + rows * 1442695040888963407
     mixed = tf.bitwise.bitwise_and(mixed, _LOW_BITS)
@@ -139,25 +119,21 @@ def select(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Choose one article after the other by maximal marginal relevance, within the cap of each category.
 
-    Similarity is the cosine. Relevance is the click probability, scaled to 0 to 1 among the candidates of the
-    row, because similarities have that magnitude and click probabilities do not.
-
-    Args:
-        probability: float32 [B, L].
-        found: bool [B, L], True for candidates, False for padding.
-        vectors: float32 [B, L, D]; not used if lambda is 1.
-        categories: int32 [B, L]; `NO_CATEGORY` if unknown.
-        k: number of articles to choose.
-        rules: the cap and lambda.
+    Similarity is the cosine of vectors, float32 [B, L, D], which are not used if lambda is 1. Relevance is
+    the click probability, float32 [B, L], scaled to 0 to 1 among the candidates of the row, because
+    similarities have that magnitude and click probabilities do not. `found`, bool [B, L], is False for
+    padding; categories are int32 [B, L], `NO_CATEGORY` if unknown.
 
     Returns:
-        Positions int64 [B, k] among the candidates, in the order of choice, and bool [B, k], True for real
-        choices.
+        Positions int64 [B, k] in the order of choice, and bool [B, k], True for real choices.
 
     Source: Carbonell & Goldstein, "The Use of MMR, Diversity-Based Reranking", 1998.
     """
     batch = tf.shape(probability)[0]
-    relevance = _scaled(probability, found)  # [B, L]
+    least = tf.reduce_min(tf.where(found, probability, 1.0), axis=1, keepdims=True)
+    greatest = tf.reduce_max(tf.where(found, probability, 0.0), axis=1, keepdims=True)
+    # 0 if all are equal:
+    relevance = tf.math.divide_no_nan(probability - least, tf.maximum(greatest - least, 0.0))  # [B, L]
     directions = tf.math.l2_normalize(vectors, axis=-1)  # [B, L, D]
     cap = k if rules.max_per_category is None else rules.max_per_category
 
@@ -183,10 +159,3 @@ def select(
     *_, places, real = tf.while_loop(lambda step, *_: step < k, choose, start, parallel_iterations=1)
     shape = tf.stack([k, batch])
     return tuple(tf.transpose(tf.reshape(array.stack(), shape)) for array in (places, real))  # 2 x [B, k]
-
-
-def _scaled(probability: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
-    """Probabilities scaled to 0 to 1 among the candidates of each row; 0 if all are equal."""
-    least = tf.reduce_min(tf.where(found, probability, 1.0), axis=1, keepdims=True)
-    greatest = tf.reduce_max(tf.where(found, probability, 0.0), axis=1, keepdims=True)
-    return tf.math.divide_no_nan(probability - least, tf.maximum(greatest - least, 0.0))

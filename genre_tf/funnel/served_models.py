@@ -5,7 +5,6 @@ The signatures call these functions, under names that a converter for other devi
 and computes the expected answers of the next version, without the run that the version was made from.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,21 +38,26 @@ ENCODER = ("encode_articles", "tables")
 
 
 class ServedModels(tf.Module):
-    """Both models as functions without Python state, which can be attached to a SavedModel.
-
-    Args:
-        two_tower: a `TwoTower`: has `news`, `user_vector`, `query` and `moment_bias`.
-        ranker: a `Ranker`: has `news`, `click_logits`, `pool_logits` and `attention`.
-    """
+    """Both models as functions without Python state, which can be attached to a SavedModel."""
 
     def __init__(self, two_tower: Any, ranker: Any) -> None:
         super().__init__(name="served_models")
         encoders = (two_tower.news, ranker.news)
         # Tables are attributes, models are not: TensorFlow would write functions of its own for Keras layers.
         self.encoders: Callable[[], Sequence[Any]] = lambda: encoders
-        self.tables = [_category_table(encoder.categories.names) for encoder in encoders]
-        encode = functools.partial(_encode_articles, encoders, tuple(self.tables))
-        self.encode_articles = _traced(encode, *[_STRINGS] * 4)
+        self.tables: list[Any] = []
+        for encoder in encoders:
+            names = tf.constant(encoder.categories.names)
+            rows = tf.lookup.KeyValueTensorInitializer(names, tf.range(tf.size(names)))
+            self.tables.append(tf.lookup.StaticHashTable(rows, 0))
+        tables = tuple(self.tables)
+
+        def encode_articles(titles: Any, abstracts: Any, *categories: Any) -> tuple[tf.Tensor, ...]:
+            columns = dict(zip(("category", "subcategory"), categories, strict=True))
+            known = [{name: table.lookup(names) for name, names in columns.items()} for table in tables]
+            return tuple(_encode(encoders, titles, abstracts, known))
+
+        self.encode_articles = _traced(encode_articles, *[_STRINGS] * 4)
         in_retrieval, in_ranking = (_vectors(encoder.dimension) for encoder in encoders)
         self.user_vector = _traced(two_tower.user_vector, in_retrieval, _MASK)
         self.query = _traced(two_tower.query, tf.TensorSpec([None, encoders[0].dimension], tf.float32))
@@ -74,6 +78,28 @@ class ServedModels(tf.Module):
         return [encoder.frozen.tokenizer for encoder in self.encoders()]
 
 
+class ReadEncoder:
+    """One of the `encoders` of models that were read back from a SavedModel: 0 retrieval, 1 ranking.
+
+    Without `encode_articles`, which a refresh leaves out if it has no titles to encode, vectors are zeros.
+    """
+
+    use_abstract = False
+
+    def __init__(self, models: Any, place: int, dimension: int) -> None:
+        self.frozen, self.place, self.dimension = models, place, dimension
+
+    def text_features(self, titles: tf.Tensor) -> dict[str, Any]:
+        """Titles, string [n], and their vectors from both models."""
+        encode, nothing = getattr(self.frozen, "encode_articles", None), tf.fill(tf.shape(titles), "")
+        return {"titles": titles, "vectors": encode and encode(titles, nothing, nothing, nothing)}
+
+    def __call__(self, features: dict[str, Any], training: bool) -> tf.Tensor:
+        """The vectors of one model, float32 [n, dimension]."""
+        vectors = features["vectors"]
+        return vectors[self.place] if vectors else tf.zeros([tf.size(features["titles"]), self.dimension])
+
+
 def click_logits(models: Any, *inputs: tf.Tensor, counters: tf.Tensor | None = None) -> tf.Tensor:
     """The same as `Ranker.click_logits` without training, by a `ServedModels` that is new or read back."""
     if counters is None:
@@ -86,37 +112,23 @@ def moment_biases(models: Any, counters: Vectors) -> Vectors:
     return np.asarray(models.moment_bias(tf.constant(counters[None], tf.float32)))[0]
 
 
-def encode_table(
-    models: Any, table: ArticleTable, on_progress: Callable[[int, int], None] | None = None
-) -> tuple[Vectors, Vectors]:
-    """Encode every article of a table from title, abstract and categories.
+def encode_table(models: Any, table: ArticleTable) -> tuple[Vectors, Vectors]:
+    """Encode every article: float32 [N, D] from the two-tower model and float32 [N, R] from the ranker.
 
     Nothing is rounded, unlike in training, which stores the states of the frozen layers as float16. So the
-    vectors of an article are the same to within 1e-5, whatever other articles are encoded with it.
-
-    Args:
-        models: a `ServedModels`, new or read back.
-        table: N rows of articles; row 0 is the padding article.
-        on_progress: called with (articles done, all articles).
-
-    Returns:
-        float32 [N, D] from the two-tower model and float32 [N, R] from the ranker; row 0 is zeros.
+    vectors of an article are the same to within 1e-5, whatever other articles are encoded with it. Row 0, the
+    padding article, is zeros.
     """
     columns = [table.titles, table.abstracts, table.categories, table.subcategories]
-    retrieval, ranking = by_length(models.encode_articles, columns, texts=2, on_progress=on_progress)
+    retrieval, ranking = by_length(models.encode_articles, columns, texts=2)
     retrieval[0], ranking[0] = 0, 0
     return retrieval, ranking
 
 
 def encode_titles(titles: tf.Tensor, *encoders: Any) -> list[tf.Tensor]:
-    """Encode titles inside the served graph, with bounded time and memory; equal titles are encoded once.
+    """Vectors of titles, string [M], inside the served graph: one float32 [M, D] for each `NewsEncoder`.
 
-    Args:
-        titles: string [M].
-        encoders: `NewsEncoder`s; frozen layers that they share are computed once.
-
-    Returns:
-        One float32 [M, D] for each encoder.
+    Time and memory are bounded; equal titles are encoded once, and so are frozen layers that encoders share.
     """
     different, place = tf.unique(titles)
     # Without any title a blank one is encoded, because tokenizer and loop need at least one.
@@ -158,24 +170,6 @@ def _encode(
             features[key] = encoder.text_features(texts)
         found.append(encoder({**features[key], **known}, training=False))
     return found
-
-
-def _encode_articles(
-    encoders: Sequence[Any],
-    tables: Sequence[Any],
-    titles: tf.Tensor,
-    abstracts: tf.Tensor,
-    category: tf.Tensor,
-    subcategory: tf.Tensor,
-) -> tuple[tf.Tensor, ...]:
-    columns = {"category": category, "subcategory": subcategory}
-    known = [{name: table.lookup(names) for name, names in columns.items()} for table in tables]
-    return tuple(_encode(encoders, titles, abstracts, known))
-
-
-def _category_table(names: tuple[str, ...]) -> Any:
-    rows = tf.range(len(names), dtype=tf.int32)
-    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(names), rows), 0)
 
 
 def _vectors(dimension: int) -> tf.TensorSpec:

@@ -5,10 +5,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from genre_tf.generation.cache_attention import PromptCache, WrittenCache
-from genre_tf.generation.cached_decoder import CachedDecoder
-from genre_tf.generation.choosing import Rules
-from genre_tf.generation.constraints import NOTHING
+from genre_tf.generation.cached_decoder import CachedDecoder, PromptCache, WrittenCache
+from genre_tf.generation.constraints import NOTHING, Rules
 
 _NEVER = -1e9  # as in `transformers`
 
@@ -21,81 +19,59 @@ class Beam:
     stops when its best partial text is worse than its worst finished text, independently of the rest of the
     batch.
 
-    Args:
-        width: partial texts in all groups together; at least the number of samples.
-        length_penalty: scores are divided by the length to this power; above 0 favours longer texts.
-        groups: number of groups of equal size, searched one after another at every step; the best text of
-            each comes first.
-        diversity: subtracted from a token's log probability for each earlier group that chose it at this
-            step.
-
     Source: groups: Vijayakumar et al. 2018, "Diverse Beam Search", with Hamming diversity.
     """
 
-    width: int = 4
-    length_penalty: float = 1.0
-    groups: int = 1
-    diversity: float = 0.0
+    width: int = 4  # partial texts in all groups together; at least the number of samples
+    length_penalty: float = (
+        1.0  # scores are divided by the length to this power; above 0 favours longer texts
+    )
+    groups: int = 1  # of equal size, searched one after another at every step
+    diversity: float = 0.0  # subtracted for each earlier group that chose the same token at this step
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.groups < 1 or self.width % self.groups or self.diversity < 0:
             raise ValueError(f"width must be a multiple of groups, and diversity at least 0; got {self}")
 
 
-class Finished(NamedTuple):
-    """The best finished texts, best first within each group.
+class _Finished(NamedTuple):
+    """The best finished texts, best first within each group."""
 
-    Args:
-        ids: int32 [batch, width, max_tokens], NOTHING after the end.
-        score: float32 [batch, width].
-        log_probability: float32 [batch, width], the model's mean over a text's tokens.
-    """
-
-    ids: Any
-    score: Any
-    log_probability: Any
+    ids: Any  # int32 [batch, width, max_tokens], NOTHING after the end
+    score: Any  # float32 [batch, width]
+    log_probability: Any  # float32 [batch, width], the model's mean over a text's tokens
 
 
 class _Beams(NamedTuple):
+    """The state of a search, or the columns of one group in it, then without a cache."""
+
     step: Any  # int32 []
     written: Any  # int32 [batch, width, filler + max_tokens], newest last
     score: Any  # float32 [batch, width], under all rules
     of_model: Any  # float32 [batch, width], log probability under the model alone
     open: Any  # bool [batch, groups]
-    finished: Finished
+    finished: _Finished
     cache: WrittenCache
 
 
 @dataclass(frozen=True)
 class BeamLoop:
-    """Runs a beam search.
-
-    Args:
-        model: the language model.
-        prompt: cache from its prefill.
-        start: int32 [batch, width], position of the first written token.
-        max_tokens: length of the longest text.
-        rules: which tokens are allowed, for rows = batch * width.
-        beam: how to search.
-    """
+    """Runs a beam search."""
 
     model: CachedDecoder
     prompt: PromptCache
-    start: Any
+    start: Any  # int32 [batch, width], position of the first written token
     max_tokens: int
-    rules: Rules
+    rules: Rules  # for rows = batch * width
     beam: Beam
 
     def run(self, logits: Any, samples: int) -> tuple[Any, Any]:
-        """Run the search.
-
-        Args:
-            logits: float32 [batch * width, vocabulary], for the first token.
-            samples: number of texts; the best of each group come before any group's second best.
+        """Run the search from the logits of the first token, float32 [batch * width, vocabulary].
 
         Returns:
-            int32 [batch, samples, longest], NOTHING after the texts; float32 [batch, samples], the model's
-            own log probability, as the mean over a text's tokens.
+            int32 [batch, samples, longest], NOTHING after the texts; the best text of each group comes before
+            any group's second best. float32 [batch, samples], the model's own log probability, as the mean
+            over a text's tokens.
         """
         batch, width, size = tf.shape(self.start)[0], self.beam.width, self.beam.width // self.beam.groups
         first_of_group = tf.constant([[0.0 if n % size == 0 else _NEVER for n in range(width)]])
@@ -106,7 +82,7 @@ class BeamLoop:
             score=tf.repeat(first_of_group, batch, axis=0),
             of_model=tf.zeros([batch, width]),
             open=tf.fill([batch, self.beam.groups], True),
-            finished=Finished(tf.fill([batch, width, self.max_tokens], NOTHING), never, never),
+            finished=_Finished(tf.fill([batch, width, self.max_tokens], NOTHING), never, never),
             cache=self.model.nothing_written(batch, width, self.max_tokens),
         )
         first = self._choose(beams, logits)
@@ -132,49 +108,43 @@ class BeamLoop:
     def _choose(self, beams: _Beams, logits: Any) -> _Beams:
         """The best continuations of every group, and the cache in the same order."""
         width, vocabulary = self.beam.width, logits.shape[-1]
+        size = width // self.beam.groups
         of_model = tf.nn.log_softmax(logits)
         written = tf.reshape(beams.written, [-1, self.rules.filler + self.max_tokens])
         gain = self.rules.allowed(of_model, written, beams.step)
         gain, of_model = (tf.reshape(part, [-1, width, vocabulary]) for part in (gain, of_model))
-        chosen: list[tuple[_Beams, Any]] = []
+        groups: list[_Beams] = []
+        origins = []
         for number in range(self.beam.groups):
-            mine = self._group(beams, number)
-            taken = [group.written[:, :, -1] for group, _ in chosen]
-            own_gain, own_of_model = self._of_group([gain, of_model], number)
-            chosen.append(self._choose_in_group(mine, own_gain, own_of_model, taken))
-        size = width // self.beam.groups
-        origin = tf.concat([origin + n * size for n, (_, origin) in enumerate(chosen)], axis=1)
-        parts = [group._replace(step=(), cache=WrittenCache([], [])) for group, _ in chosen]
-        joined = tf.nest.map_structure(lambda *each: tf.concat(each, axis=1), *parts)
+            own = slice(number * size, (number + 1) * size)
+            group = _Beams(
+                step=beams.step,
+                written=beams.written[:, own],
+                score=beams.score[:, own],
+                of_model=beams.of_model[:, own],
+                open=beams.open[:, number : number + 1],
+                finished=_Finished(*(part[:, own] for part in beams.finished)),
+                cache=WrittenCache([], []),
+            )
+            taken = [earlier.written[:, :, -1] for earlier in groups]
+            group, origin = self._choose_in_group(group, gain[:, own], of_model[:, own], taken)
+            groups.append(group._replace(step=()))
+            origins.append(origin + number * size)
+        joined = tf.nest.map_structure(lambda *each: tf.concat(each, axis=1), *groups)
+        origin = tf.concat(origins, axis=1)
         in_order = tf.nest.map_structure(
             lambda cached: tf.ensure_shape(tf.gather(cached, origin, axis=2, batch_dims=1), cached.shape),
             beams.cache,
         )
         return joined._replace(step=beams.step + 1, cache=in_order)
 
-    def _of_group(self, values: list[Any], number: int) -> list[Any]:
-        size = self.beam.width // self.beam.groups
-        return [value[:, number * size : (number + 1) * size] for value in values]
-
-    def _group(self, beams: _Beams, number: int) -> _Beams:
-        written, score, of_model = self._of_group([beams.written, beams.score, beams.of_model], number)
-        finished = Finished(*self._of_group(list(beams.finished), number))
-        still_open = beams.open[:, number : number + 1]
-        return _Beams(beams.step, written, score, of_model, still_open, finished, WrittenCache([], []))
-
     def _choose_in_group(
         self, beams: _Beams, gain: Any, of_model: Any, taken: list[Any]
     ) -> tuple[_Beams, Any]:
-        """One step of one group.
+        """One step of one group: its new state, and int32 [batch, size], what each text continues.
 
-        Args:
-            beams: the state of the group.
-            gain: float32 [batch, size, vocabulary], log probabilities under all rules.
-            of_model: the same under the model alone.
-            taken: for each earlier group int32 [batch, size], the tokens it chose.
-
-        Returns:
-            The group's state after this step, and int32 [batch, size], which partial text each one continues.
+        `gain` and `of_model`, float32 [batch, size, vocabulary], are log probabilities under all rules and
+        under the model alone; `taken` has int32 [batch, size] for each earlier group, the tokens it chose.
         """
         size, vocabulary = gain.shape[1], gain.shape[2]
         if taken and self.beam.diversity:
@@ -205,26 +175,23 @@ class BeamLoop:
         )
         return after, tf.gather(origin, order, batch_dims=1)
 
-    def _finish(self, beams: _Beams, written: Any, score: Any, model_total: Any, ends: Any) -> Finished:
+    def _finish(self, beams: _Beams, written: Any, score: Any, model_total: Any, ends: Any) -> _Finished:
         """The finished texts, including those that end now; only the best `size` candidates may end."""
         size = beams.score.shape[1]
         length = beams.step + 1
         counts = ends & (tf.range(2 * size) < size) & beams.open & (score > _NEVER / 2)
-        new = Finished(
-            ids=_left_aligned(written, length, self.max_tokens),
+        texts = written[:, :, tf.shape(written)[2] - length :]  # from their first token
+        behind = [[0, 0], [0, 0], [0, self.max_tokens - length]]
+        new = _Finished(
+            ids=tf.ensure_shape(
+                tf.pad(texts, behind, constant_values=NOTHING), [None, None, self.max_tokens]
+            ),
             score=tf.where(counts, score / self._penalty(beams.step), _NEVER),
             log_probability=model_total / tf.cast(length, tf.float32),
         )
-        merged = Finished(*(tf.concat(pair, axis=1) for pair in zip(beams.finished, new, strict=True)))
+        merged = _Finished(*(tf.concat(pair, axis=1) for pair in zip(beams.finished, new, strict=True)))
         _, order = tf.math.top_k(merged.score, size)
-        return Finished(*(tf.gather(part, order, batch_dims=1) for part in merged))
+        return _Finished(*(tf.gather(part, order, batch_dims=1) for part in merged))
 
     def _penalty(self, step: Any) -> Any:
         return tf.cast(step + 1, tf.float32) ** self.beam.length_penalty
-
-
-def _left_aligned(written: Any, length: Any, longest: int) -> Any:
-    """Move the last `length` columns to the front: int32 [batch, n, columns] -> [batch, n, longest]."""
-    text = written[:, :, tf.shape(written)[2] - length :]
-    text = tf.pad(text, [[0, 0], [0, 0], [0, longest - length]], constant_values=NOTHING)
-    return tf.ensure_shape(text, [None, None, longest])

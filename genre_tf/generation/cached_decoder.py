@@ -2,20 +2,43 @@
 
 KerasHub's own cache uses `slice_update`, an XLA operation that TensorFlow Serving rejects. Here the prompt's
 keys and values stay as the prefill left them, shared by all samples of a row; those of written tokens go into
-a cache of fixed size (`cache_attention.py`).
+a cache of fixed size. The shapes are the same at every step: oneDNN prepares a product again for each new
+shape, which costs more than the product itself. New keys are written to the cache's own memory: a scatter in
+a loop copies the whole cache, which took as long as the matrix products at eight rows.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from genre_tf.backbones.hub import norm_of
 from genre_tf.backbones.layers import LanguageLayers
-from genre_tf.generation.cache_attention import CachedAttention, PromptCache, WrittenCache, new_cache
-from genre_tf.generation.kernels import Kernel, few_rows
-from genre_tf.layers.attention import MASKED, Attention, Padded, Prefix, causal_bias, padding_bias
+from genre_tf.layers.attention import MASKED, Attention, Heads, Padded, Prefix, causal_bias, padding_bias
 from genre_tf.layers.block import Attend, Block, transformed
-from genre_tf.layers.elementwise import Norm, rotary_turns
+from genre_tf.layers.elementwise import Norm, rotary_turns, rotated
+
+# From seven rows on, the product with the whole matrix is faster (measured without oneDNN).
+FEW_ROWS = 6
+# A block stays in a core's second-level cache while all rows pass through it.
+_BLOCK_BYTES = 192 * 1024
+# A smaller kernel stays in the cache as it is.
+_LARGE_BYTES = 1024 * 1024
+
+
+class PromptCache(NamedTuple):
+    """What later tokens see of a prompt."""
+
+    keys: list[Any]  # for each layer float32 [batch, key heads, time, depth]
+    values: list[Any]  # for each layer, the same shape
+    bias: Any  # float32 [batch, 1, 1, time]; 0 for a token, very low for padding
+    length: Any  # int32 [batch], number of tokens in the prompt
+
+
+class WrittenCache(NamedTuple):
+    """What later tokens see of the tokens written so far, with room for all tokens from the start."""
+
+    keys: list[Any]  # for each layer float32 [batch, key heads, samples, room, depth]
+    values: list[Any]  # for each layer, the same shape
 
 
 class CachedDecoder(tf.Module):
@@ -30,13 +53,6 @@ class CachedDecoder(tf.Module):
 
     These are separate variables, so that a served graph does not convert the layout at each request.
     `refresh` updates them to the current weights of the layers.
-
-    Args:
-        layers: layers of the model, trained or not.
-
-    Attributes:
-        hidden: width of the embeddings.
-        max_positions: longest prompt including its text.
     """
 
     def __init__(self, layers: LanguageLayers) -> None:
@@ -52,7 +68,13 @@ class CachedDecoder(tf.Module):
         # Inside a function, the layers are not tracked, so that an export holds each weight once.
         self._read = lambda: [_outer_weights(layers), *map(_weights, layers.blocks)]
         self.outer, *self.layers = [
-            {name: _variable(name, value) for name, value in weights.items()} for weights in self._read()
+            {
+                name: Kernel(value, name)
+                if name.endswith("_kernel")
+                else tf.Variable(value, trainable=False, name=name)
+                for name, value in weights.items()
+            }
+            for weights in self._read()
         ]
 
     def refresh(self) -> None:
@@ -69,10 +91,9 @@ class CachedDecoder(tf.Module):
         """Read a whole prompt.
 
         Args:
-            embeddings: float32 [batch, time, hidden], without positions; each row's last token is in the last
-                column.
+            embeddings: float32 [batch, time, hidden], without positions; each row ends in the last column.
             mask: bool [batch, time], False for padding.
-            prefix: keys and values before the prompt, without positions; they come first in the cache.
+            prefix: keys and values before the prompt; they come first in the cache.
 
         Returns:
             Logits of the token after the last column, float32 [batch, vocabulary], and the cache.
@@ -88,7 +109,7 @@ class CachedDecoder(tf.Module):
         layout = Padded(embeddings)
         turns = self._turns(positions)  # [batch, 1, time, depth]
         attention = Attention(layout, tf.maximum(causal + bias, MASKED), turns, prefix, keep=True)
-        states = self._transformed(self._entered(embeddings, positions), attention)
+        states = self._transformed(embeddings, positions, attention)
         last = layout.padded(states, False)[:, -1]  # [batch, hidden]
         keys, values = (list(part) for part in zip(*attention.seen, strict=True))
         cache = PromptCache(keys, values, bias, tf.reduce_sum(length, axis=1))
@@ -105,31 +126,31 @@ class CachedDecoder(tf.Module):
         Args:
             embeddings: float32 [batch, samples, columns, hidden], without positions.
             positions: int32 [batch, samples, columns], consecutive.
-            prompt: result of `prefill`.
-            written: result of the previous step; `nothing_written` at first.
+            prompt: cache of the prompts.
+            written: cache of the previous step.
 
         Returns:
-            Logits after every token, float32 [batch * samples * columns, vocabulary], and the cache.
+            Logits after every token, float32 [batch * samples * columns, vocabulary], and the next cache.
         """
         at = positions - prompt.length[:, None, None]
         turns = self._turns(tf.reshape(positions, [-1]))  # [tokens, 1, depth]
-        attention = CachedAttention(prompt, written, at, self.heads // self.key_heads, turns)
-        states = self._transformed(self._entered(embeddings, positions), attention)
+        attention = _CachedAttention(prompt, written, at, self.heads // self.key_heads, turns)
+        states = self._transformed(embeddings, positions, attention)
         return self._logits(states), attention.grown
 
     def nothing_written(self, batch: Any, samples: int, room: int) -> WrittenCache:
-        """The cache before the first token, for at most `room` tokens per sample."""
-        new = (batch, self.key_heads, samples, room, self.depth)
-        keys, values = ([new_cache(*new) for _ in self.layers] for _ in range(2))
-        return WrittenCache(keys, values)
+        """The cache before the first token, for at most `room` tokens per sample.
 
-    def _entered(self, embeddings: Any, positions: Any) -> Any:
-        """States [tokens, hidden]; of mean 0 if norms subtract it."""
-        if self._centred:
-            embeddings = _centred(embeddings)
-        if self.rotary_base is None:
-            embeddings += tf.gather(self.outer["positions"], positions)
-        return tf.reshape(embeddings, [-1, self.hidden])
+        Each part has its own memory, which can be written to: `tf.zeros` may become a constant of the graph,
+        or share one tensor with others like it.
+        """
+        sizes = (self.key_heads, samples, room, self.depth)
+
+        def new() -> Any:
+            empty = tf.raw_ops.Empty(shape=tf.stack([batch, *sizes]), dtype=tf.float32, init=True)
+            return tf.ensure_shape(empty, [None, *sizes])
+
+        return WrittenCache([new() for _ in self.layers], [new() for _ in self.layers])
 
     def _turns(self, positions: Any) -> tuple[Any, Any] | None:
         if self.rotary_base is None:
@@ -137,7 +158,13 @@ class CachedDecoder(tf.Module):
         cosine, sine = rotary_turns(positions, self.depth, self.rotary_base)
         return cosine[:, None], sine[:, None]
 
-    def _transformed(self, states: Any, attend: Attend) -> Any:
+    def _transformed(self, embeddings: Any, positions: Any, attend: Attend) -> Any:
+        """States [tokens, hidden] after the last layer; of mean 0 if norms subtract it."""
+        if self._centred:
+            embeddings = _centred(embeddings)
+        if self.rotary_base is None:
+            embeddings += tf.gather(self.outer["positions"], positions)
+        states = tf.reshape(embeddings, [-1, self.hidden])
         few = few_rows(states)
         for number, weights in enumerate(self.layers):
             states = transformed(_Layer(self, weights, number, few), states, attend)
@@ -145,6 +172,93 @@ class CachedDecoder(tf.Module):
 
     def _logits(self, states: Any) -> Any:
         return _product(_normalized(states, self.epsilon), self.outer, "output", few_rows(states))
+
+
+class _CachedAttention:
+    """The attention of one step, called as `genre_tf.layers.attention.Attention` is.
+
+    The tensors of `written` are no longer valid after the step; `grown` has those of the layers called so
+    far. `at`, int32 [batch, samples, columns], is the place of each new token in the cache. Query
+    heads that share a key head, `groups` of them, are treated as further queries of it.
+    """
+
+    def __init__(
+        self,
+        prompt: PromptCache,
+        written: WrittenCache,
+        at: Any,
+        groups: int,
+        turns: tuple[Any, Any] | None = None,
+    ) -> None:
+        self.prompt, self.written, self.groups, self.turns = prompt, written, groups, turns
+        self.grown = WrittenCache([], [])
+        cache = written.keys[0]
+        batch, heads, samples, room, depth = (
+            static if static is not None else dynamic
+            for static, dynamic in zip(cache.shape, tf.unstack(tf.shape(cache)), strict=True)
+        )
+        columns = at.shape[2] if at.shape[2] is not None else tf.shape(at)[2]
+        sample = tf.range(samples)[None, :, None, None]
+        head = tf.range(batch)[:, None, None, None] * heads + tf.range(heads)  # [batch, 1, 1, heads]
+        index = (head * samples + sample) * room + at[..., None]  # [batch, samples, columns, heads]
+        # Rows of a cache flattened to [.., depth]:
+        self._index = tf.reshape(index, [-1])  # [batch * samples * columns * heads]
+        seen = tf.range(room) <= at[..., None]  # [batch, samples, columns, room]
+        if groups > 1:
+            seen = tf.repeat(seen, groups, axis=2)  # [batch, samples, queries, room]
+        self._bias = tf.where(seen, 0.0, MASKED)[:, None]
+        self._shape = tf.stack([batch, heads, samples, room, depth])
+        self._queries = columns * groups  # of a sample per key head; static if possible
+        self._together = tf.stack([batch, heads, samples * self._queries, depth])
+        self._past: Any = tf.shape(prompt.bias)[-1]
+
+    def __call__(
+        self, fused: Any, layer: Heads, training: bool | None = None, dropout: Any | None = None
+    ) -> Any:
+        """Attend: queries, keys and values [tokens, ...] side by side -> [tokens, heads * depth]."""
+        key_heads = layer.key_heads
+        if self.turns is None:
+            depth = fused.shape[1] // (layer.heads + 2 * key_heads)
+            sizes = [layer.heads * depth, key_heads * depth, key_heads * depth]
+            query, key, value = tf.split(fused, sizes, axis=1)
+        else:
+            by_head = tf.reshape(fused, [-1, layer.heads + 2 * key_heads, self.turns[0].shape[-1]])
+            turned, value = tf.split(by_head, [layer.heads + key_heads, key_heads], axis=1)
+            query, key = tf.split(rotated(turned, self.turns), [layer.heads, key_heads], axis=1)
+        self.grown.keys.append(self._write(self.written.keys[layer.number], key))
+        self.grown.values.append(self._write(self.written.values[layer.number], value))
+        return self._attend(query, layer.number)
+
+    def _write(self, cache: Any, new: Any) -> Any:
+        """The cache with the keys (or values) of the new tokens, [tokens, ...], in their places."""
+        depth = cache.shape[-1]
+        flat = tf.reshape(cache, [-1, depth])
+        flat = tf.raw_ops.InplaceUpdate(x=flat, i=self._index, v=tf.reshape(new, [-1, depth]))
+        return tf.ensure_shape(tf.reshape(flat, self._shape), cache.shape)
+
+    def _attend(self, query: Any, number: int) -> Any:
+        keys, values = self.grown.keys[number], self.grown.values[number]
+        heads, samples, depth = keys.shape[1], keys.shape[2], keys.shape[4]
+        of_key_head = self.groups * depth
+        together = self._together
+        single = samples == 1 and isinstance(self._queries, int) and self._queries == self.groups
+        if single:  # heads are already in the right order
+            query = tf.reshape(query, together)
+        else:
+            query = tf.reshape(query, [together[0], -1, heads, of_key_head])
+            query = tf.reshape(tf.transpose(query, [0, 2, 1, 3]), together)
+        own = tf.stack([self._shape[0], heads, samples, self._queries, -1])
+        to_prompt = tf.matmul(query, self.prompt.keys[number], transpose_b=True) + self.prompt.bias
+        to_written = tf.matmul(tf.reshape(query, own), keys, transpose_b=True) + self._bias
+        to_written = tf.reshape(to_written, tf.concat([together[:3], [-1]], 0))
+        weight = tf.nn.softmax(tf.concat([to_prompt, to_written], axis=-1))
+        on_prompt, on_written = tf.split(weight, [self._past, self._shape[3]], axis=-1)
+        from_written = tf.matmul(tf.reshape(on_written, own), values)
+        mixed = tf.matmul(on_prompt, self.prompt.values[number]) + tf.reshape(from_written, together)
+        if not single:
+            mixed = tf.reshape(mixed, [together[0], heads, -1, of_key_head])
+            mixed = tf.transpose(mixed, [0, 2, 1, 3])
+        return tf.reshape(mixed, [-1, heads * of_key_head])
 
 
 class _Layer:
@@ -181,11 +295,6 @@ def _normalized(states: Any, epsilon: float) -> Any:
 def _product(states: Any, weights: dict[str, Any], name: str, few: Any) -> Any:
     found = weights[f"{name}_kernel"](states, few)
     return found + weights[f"{name}_bias"] if f"{name}_bias" in weights else found
-
-
-def _variable(name: str, value: Any) -> Any:
-    is_kernel = name.endswith("_kernel")
-    return Kernel(value, name) if is_kernel else tf.Variable(value, trainable=False, name=name)
 
 
 def _outer_weights(layers: LanguageLayers) -> dict[str, Any]:
@@ -237,3 +346,52 @@ def _behind(norm: Norm, kernel: Any, bias: Any) -> tuple[Any, Any]:
 
 def _centred(values: Any) -> Any:
     return values - tf.reduce_mean(values, axis=-1, keepdims=True)
+
+
+class Kernel(tf.Module):
+    """A matrix float32 [inputs, outputs] for products with states; a large one is in memory twice.
+
+    A step for a few texts reads every weight for a handful of products, so memory bandwidth limits it. The
+    product with a whole matrix walks along rows that are far apart in memory, and from two rows on copies the
+    matrix first. So a few rows are multiplied with blocks of columns, each contiguous: a batch of single-row
+    products that reads each block from memory once. Both ways are in the graph, and the one that gets no rows
+    costs nothing; no branch is needed.
+    """
+
+    def __init__(self, value: Any, name: str, large_bytes: int = _LARGE_BYTES) -> None:
+        super().__init__(name)
+        self.inputs, self.outputs = value.shape
+        self.matrix = tf.Variable(value, trainable=False, name=name)
+        self.blocks = None
+        if 4 * self.inputs * self.outputs >= large_bytes:
+            self.blocks = tf.Variable(self._in_blocks(value), trainable=False, name=f"{name}_blocks")
+
+    def assign(self, value: Any) -> None:
+        """Assign other values of the same shape."""
+        self.matrix.assign(value)
+        if self.blocks is not None:
+            self.blocks.assign(self._in_blocks(value))
+
+    def __call__(self, states: Any, few: Any) -> Any:
+        """float32 [rows, inputs] -> float32 [rows, outputs]; `few` is the result of `few_rows(states)`."""
+        if self.blocks is None:
+            return tf.matmul(states, self.matrix)
+        return tf.concat([self._by_blocks(states[:few]), tf.matmul(states[few:], self.matrix)], axis=0)
+
+    def _by_blocks(self, states: Any) -> Any:
+        alone = tf.reshape(states, [1, -1, 1, self.inputs])
+        found = tf.transpose(tf.matmul(alone, self.blocks), [1, 2, 0, 3])  # [rows, 1, blocks, width]
+        return tf.reshape(found, [-1, found.shape[2] * found.shape[3]])[:, : self.outputs]
+
+    def _in_blocks(self, value: Any) -> Any:
+        """float32 [blocks, 1, inputs, width]; the last block is padded with zeros."""
+        width = min(max(16, _BLOCK_BYTES // 4 // self.inputs // 16 * 16), self.outputs)
+        blocks = -(-self.outputs // width)
+        filled = tf.pad(tf.convert_to_tensor(value), [[0, 0], [0, blocks * width - self.outputs]])
+        return tf.transpose(tf.reshape(filled, [self.inputs, blocks, width]), [1, 0, 2])[:, None]
+
+
+def few_rows(states: Any) -> Any:
+    """How many of the rows of [rows, ...] are multiplied in blocks: all or none."""
+    rows = tf.shape(states)[0]
+    return tf.where(rows <= FEW_ROWS, rows, 0)

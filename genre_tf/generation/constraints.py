@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from genre_tf.generation.sampling import IMPOSSIBLE
-
 NOTHING = -1  # padding in rows of ids
+IMPOSSIBLE = -1e9  # finite, so that a row in which everything is forbidden does not become NaN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,20 +15,13 @@ class Constraints:
     """Changes logits before a token is chosen.
 
     Only written tokens count, not the prompt: a text written from a source must be able to repeat its names.
-
-    Args:
-        min_tokens: minimum number of tokens before the end.
-        repetition_penalty: positive logits of tokens already written are divided by it, negative ones
-            multiplied (Keskar et al. 2019); 1.0: none.
-        no_repeat_ngram: no sequence of this many tokens is written twice; 0: no such rule.
-        forbidden_words: token sequences that may not be written; the last token of each is forbidden after
-            the others.
     """
 
-    min_tokens: int = 1
+    min_tokens: int = 1  # before the end
+    # Divides positive logits of tokens already written and multiplies negative ones (Keskar et al. 2019).
     repetition_penalty: float = 1.0
-    no_repeat_ngram: int = 0
-    forbidden_words: tuple[tuple[int, ...], ...] = ()
+    no_repeat_ngram: int = 0  # no sequence of this many tokens is written twice; 0: no such rule
+    forbidden_words: tuple[tuple[int, ...], ...] = ()  # the last token of each is forbidden after the others
 
     def __post_init__(self) -> None:
         if self.min_tokens < 0 or self.repetition_penalty < 1 or self.no_repeat_ngram < 0:
@@ -45,19 +37,7 @@ class Constraints:
         return max([self.no_repeat_ngram + 1, *map(len, self.forbidden_words)])
 
     def apply(self, logits: Any, written: Any, step: Any, end_id: int, ban: Any | None = None) -> Any:
-        """Lower the logits of tokens that may not come next.
-
-        Args:
-            logits: float32 [rows, vocabulary].
-            written: int32 [rows, columns], the tokens so far, newest last, after NOTHING; at least `filler`
-                columns.
-            step: int32 [] or [rows], number of tokens in a row.
-            end_id: the token that ends a text.
-            ban: float32 [rows, vocabulary] from `banned`, or None.
-
-        Returns:
-            float32 [rows, vocabulary], finite; the same tensor if there is nothing to change.
-        """
+        """Lower the logits of tokens that may not come next; arguments as in `Rules.allowed`."""
         if self.repetition_penalty != 1.0:
             logits = _penalise(logits, written, self.repetition_penalty)
         if ban is not None:
@@ -74,16 +54,45 @@ class Constraints:
         return _forbid(logits, tf.concat(refused, axis=1)) if refused else logits
 
 
+@dataclass(frozen=True)
+class Rules:
+    """All rules for the rows of a batch; a rule that is None costs nothing."""
+
+    end_id: int  # the token that ends a text
+    constraints: Constraints
+    limits: Any  # int32 [rows], maximum number of tokens in a row
+    ban: Any | None = None  # float32 [rows, vocabulary], from `banned`
+    required: Any | None = None  # int32 [rows, words, longest], words that must be written, then NOTHING
+
+    @property
+    def filler(self) -> int:
+        """Number of NOTHING columns needed before the written tokens."""
+        return max(self.constraints.filler, 0 if self.required is None else self.required.shape[2])
+
+    def allowed(self, logits: Any, written: Any, step: Any, rows: Any | None = None) -> Any:
+        """Logits under all rules.
+
+        Args:
+            logits: float32 [n, vocabulary].
+            written: int32 [n, columns], newest last.
+            step: int32 [] or [n], number of written tokens.
+            rows: int32 [n], the row that each belongs to; by default each is its own row.
+        """
+        shape = logits.shape
+        logits = self.constraints.apply(logits, written, step, self.end_id, of_rows(self.ban, rows))
+        if self.required is not None:
+            lack = missing(of_rows(self.required, rows), written)
+            logits = force(logits, lack, of_rows(self.limits, rows) - step, self.end_id)
+        return tf.ensure_shape(logits, shape)  # conditions of unknown rank lose the static shape
+
+
+def of_rows(values: Any | None, rows: Any | None) -> Any:
+    """Values of the rows that many others belong to; None: each is its own row."""
+    return values if values is None or rows is None else tf.gather(values, rows)
+
+
 def banned(ids: Any, vocabulary: int) -> Any:
-    """An addition to logits that forbids some ids, computed once for all steps.
-
-    Args:
-        ids: int32 [rows, f], padded with NOTHING.
-        vocabulary: number of tokens.
-
-    Returns:
-        float32 [rows, vocabulary], 0 or very low.
-    """
+    """Added to logits, it forbids some ids: int32 [rows, f], padded with NOTHING -> [rows, vocabulary]."""
     return _forbid(tf.zeros([tf.shape(ids)[0], vocabulary]), ids)
 
 
@@ -127,26 +136,16 @@ def _ends_of_words(written: Any, words: tuple[tuple[int, ...], ...]) -> Any:
 
 
 class Missing(NamedTuple):
-    """The words that a text still lacks.
+    """The words that a text still lacks."""
 
-    Args:
-        needed: int32 [rows], number of tokens that the missing words take. A word that has been begun counts
-            in full: any other token would interrupt it.
-        next_id: int32 [rows], next token of the word with the most tokens written, else of the first missing
-            word.
-    """
-
+    # int32 [rows], tokens that the missing words take. A word that has been begun counts in full: any other
+    # token would interrupt it.
     needed: Any
-    next_id: Any
+    next_id: Any  # int32 [rows], of the word with the most tokens written, else of the first missing one
 
 
 def missing(words: Any, written: Any) -> Missing:
-    """Find the words that are still missing.
-
-    Args:
-        words: int32 [rows, words, longest], each padded with negative ids.
-        written: int32 [rows, columns], newest last, at least `longest` columns; negative for no token.
-    """
+    """Find the missing ones of int32 [rows, words, longest]; `written` has at least `longest` columns."""
     longest = words.shape[2]
     behind = tf.pad(written, [[0, 0], [0, longest - 1]], constant_values=-1)
     starts = tf.range(tf.shape(written)[1])[:, None] + tf.range(longest)
@@ -166,17 +165,9 @@ def missing(words: Any, written: Any) -> Missing:
 
 
 def force(logits: Any, lack: Missing, left: Any, end_id: int) -> Any:
-    """Keep a text open for its missing words, and force them when there is only room for them.
+    """Make the end impossible while words are missing, and all else once only they fit.
 
-    Args:
-        logits: float32 [rows, vocabulary].
-        lack: result of `missing`.
-        left: int32 [rows], number of tokens that a row may still write.
-        end_id: the token that ends a text.
-
-    Returns:
-        float32 [rows, vocabulary]: the end is impossible while a word is missing; once the missing words fill
-        all remaining tokens, everything else is impossible too.
+    `left`, int32 [rows], is how many tokens a row may still write; logits as in `Rules.allowed`.
     """
     vocabulary = logits.shape[-1]
     end = tf.one_hot(end_id, vocabulary, on_value=IMPOSSIBLE, off_value=float("inf"))

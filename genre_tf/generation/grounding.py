@@ -1,25 +1,18 @@
-"""How much of a text is supported by its source: names, numbers and quotes, in the graph."""
+"""How much of a text is supported by its source: names, numbers and quotes, in the graph.
+
+Texts are compared without invisible characters, with each character in one form (`folded`).
+"""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from genre_tf.generation.folding import folded
-
-_FUNCTION_WORDS = """
-a about after again against all also an and any are as at back be because been before being best big but
-by can could day did do does down during each end even ever every few find first for from get gets go goes
-good had has have he her here hers him his how i if in into is it its just know last latest less like look
-make makes man many may me might more most must my need never new next no not now of off old on one only
-or other our out over own people plan plans put right said same say says see set she should show since so
-some still such take takes than that the their them then there these they thing things this those through
-time to today too top two under until up us use very want was way we week well were what when where which
-while who whose why will with woman world would year years yet you your
-"""
-FUNCTION_WORDS = tuple(_FUNCTION_WORDS.split())
+FUNCTION_WORDS = tuple(Path(__file__).with_name("function_words.txt").read_text("utf-8").split())
 _WORD = re.compile(r"[^\W\d_]+")
 # Numbers to twenty; "one" is not a claim, because it is also a pronoun.
 _NUMBER_WORDS = """
@@ -34,16 +27,37 @@ _NOT = r"(?i)\b(?:ai|are|ca|could|did|do|does|had|has|have|is|should|was|were|wo
 _NAME = r"\p{Lu}[\p{L}\p{M}\p{N}]+|\p{L}+\p{Lu}.*"
 
 
+_WIDE = range(0xFF01, 0xFF5F)  # full-width forms of the printable ASCII characters
+_TO_ASCII = 0xFEE0
+_INVISIBLE = r"\p{Cf}+"  # zero-width spaces and joiners, soft hyphens, direction marks
+_SPACES = r"[\p{Zs}\t]+"
+
+
+def folded(texts: Any) -> Any:
+    """Undo, in the graph, what hides a word or a number from a regular expression: string [...] -> [...].
+
+    No invisible characters; full-width letters, digits and signs as ASCII; each run of spaces, no-break
+    spaces and tabs as a single space; invalid bytes as U+FFFD. Line breaks and case do not change.
+    """
+    codes = tf.strings.unicode_decode(tf.reshape(texts, [-1]), "UTF-8")  # ragged [texts, characters]
+    wide = (codes.values >= _WIDE.start) & (codes.values < _WIDE.stop)
+    codes = codes.with_values(tf.where(wide, codes.values - _TO_ASCII, codes.values))
+    text = tf.strings.regex_replace(tf.strings.unicode_encode(codes, "UTF-8"), _INVISIBLE, "")
+    return tf.reshape(tf.strings.regex_replace(text, _SPACES, " "), tf.shape(texts))
+
+
+def folded_word(word: str) -> str:
+    """A word of an operator's list, folded like the texts."""
+    seen = (character for character in word if unicodedata.category(character) != "Cf")
+    narrow = (chr(ord(one) - _TO_ASCII) if ord(one) in _WIDE else one for one in seen)
+    return " ".join("".join(narrow).split())
+
+
 def common_words(texts: Iterable[str], least: int = 2) -> list[str]:
     """Words that a corpus writes in lower case: they are not names, even if a headline capitalises them.
 
-    Args:
-        texts: running text such as abstracts, not headlines.
-        least: minimum number of lower-case occurrences, which must also be at least as many as capitalised
-            ones.
-
-    Returns:
-        Sorted, lower case, including FUNCTION_WORDS.
+    In running text (abstracts, not headlines) they occur at least `least` times in lower case, and at least
+    as often as capitalised. FUNCTION_WORDS are always among them.
     """
     small: Counter[str] = Counter()
     capital: Counter[str] = Counter()
@@ -72,9 +86,6 @@ class Grounding(tf.Module):
     quotation marks, and whether a number up to twenty is written as a word. Scripts without capitals have no
     names here; if they have no spaces, quotes are compared by characters. An unclosed quote does not count,
     and a text without claims is fully grounded.
-
-    Args:
-        common: words that are not names, lower case; see `common_words`.
     """
 
     def __init__(self, common: Sequence[str] = FUNCTION_WORDS) -> None:
@@ -84,26 +95,15 @@ class Grounding(tf.Module):
         self.counting = _table({word: "number" for word in _COUNTING if word != "one"})
 
     def __call__(self, texts: Any, evidence: Any) -> Any:
-        """Score texts.
-
-        Args:
-            texts: string [batch, n], UTF-8.
-            evidence: string [batch], UTF-8; the source, or the reader's titles if there is no source.
-
-        Returns:
-            float32 [batch, n] from 0 to 1.
-        """
+        """Texts string [batch, n] and evidence string [batch] -> shares float32 [batch, n] from 0 to 1."""
         _, claimed, stands = self._claims(texts, evidence)
-        total, supported = _count(claimed), _count(claimed & stands)
+        total, supported = (
+            tf.reduce_sum(tf.cast(flags, tf.float32), axis=-1) for flags in (claimed, claimed & stands)
+        )
         return tf.reshape(tf.where(total > 0, supported / tf.maximum(total, 1.0), 1.0), tf.shape(texts))
 
     def unsupported(self, texts: Any, evidence: Any) -> Any:
-        """List the claims that the evidence does not support; arguments as in `__call__`.
-
-        Returns:
-            string [batch, n]: the claims as they are compared, with their case, joined by line breaks; "" if
-            all are supported.
-        """
+        """The claims that the evidence does not support, joined by line breaks: string [batch, n]."""
         claims, claimed, stands = self._claims(texts, evidence)
         lines = tf.strings.reduce_join(tf.where(claimed & ~stands, claims, ""), axis=-1, separator="\n")
         return tf.reshape(tf.strings.strip(tf.strings.regex_replace(lines, "\n+", "\n")), tf.shape(texts))
@@ -118,13 +118,10 @@ class Grounding(tf.Module):
         named = tf.strings.regex_full_match(words, _NAME) & (self.common.lookup(lower) == "")
         number = tf.strings.regex_full_match(words, r".*\p{N}.*") | (self.counting.lookup(lower) != "")
         claims = tf.concat([words, quotes], axis=1)
-        return claims, tf.concat([named | number, quotes != ""], axis=1), self._stand(claims, known)
-
-    def _stand(self, claims: Any, known: Any) -> Any:
-        """Whether each claim is among its row's known claims: string [batch * n, claims] -> bool."""
         ours = tf.reshape(self._fingerprint(claims), [known.nrows(), -1, 1])  # [batch, n * claims, 1]
         theirs = self._fingerprint(known.to_tensor())[:, None, :]  # [batch, 1, known]
-        return tf.reshape(tf.reduce_any(ours == theirs, axis=-1), tf.shape(claims))
+        stands = tf.reshape(tf.reduce_any(ours == theirs, axis=-1), tf.shape(claims))
+        return claims, tf.concat([named | number, quotes != ""], axis=1), stands
 
     def _fingerprint(self, words: Any) -> Any:
         lower = _lower(words)
@@ -197,7 +194,3 @@ def _quoted(text: Any) -> Any:
     text_of_claim = tf.gather(quotes.value_rowids(), claims.value_rowids())
     ragged: Any = tf.RaggedTensor
     return ragged.from_value_rowids(claims.flat_values, text_of_claim, quotes.nrows())
-
-
-def _count(flags: Any) -> Any:
-    return tf.reduce_sum(tf.cast(flags, tf.float32), axis=-1)

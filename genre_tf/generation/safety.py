@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,43 +12,23 @@ import tensorflow as tf
 from genre_tf.data.manifest import file_fingerprint
 from genre_tf.errors import InputError
 from genre_tf.files import whole_file
-from genre_tf.generation.folding import folded, folded_word
+from genre_tf.generation.grounding import folded, folded_word
 from genre_tf.text.words import SPACELESS
 
-_OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-_LETTERS = r"[\p{L}\p{N}]"
-PERSONAL_DATA = (
-    rf"[\p{{L}}\p{{N}}_.+-]+@{_LETTERS}(?:[\p{{L}}\p{{N}}-]*\.)+\p{{L}}{{2,}}",  # e-mail
-    # Telephone, international: 10 to 15 digits (ITU-T E.164). Shorter ones are more often amounts: +10 000
-    # 000.
-    r"\+[1-9](?:[ ().-]{0,2}\d){9,14}\b",
-    r"(?:\([2-9]\d{2}\) ?|\b[2-9]\d{2}[ .-])\d{3}[ .-]\d{4}\b",  # telephone, North American
-    # Street address, followed by what usually follows one: "3 Wall Street Stocks" is not an address. Public
-    # buildings match too: rejecting a title costs less than showing a home address.
-    r"(?:^|[^-\w#.])(?:\d{1,5}-)?\d{1,5} (?:(?:[A-Z]\w+\.?|[NSEW]\.?|[NS][EW]|\d{1,3}(?:st|nd|rd|th)) ){1,3}"
-    r"(?:(?:Street|Avenue|Ave|Road|Boulevard|Blvd|Lane|Drive|Court)\.?"
-    r"(?:$|[,;)\n]|\. | (?:in|near|on|at|Apt|Suite|Unit|#))|(?:St|Rd|Dr|Ln|Ct)\.?,)",
-    r"\b\d{3}-\d{2}-\d{4}\b",  # social security number
-    # Chinese ones, with or without spaces around them: mobile telephone, identity card, house number.
-    r"(?:^|[^\d.,])1[3-9]\d[ -]?\d{4}[ -]?\d{4}(?:$|[^\d.,]|[.,]\D|[.,]$)",
-    r"\b[1-9]\d{5}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx]\b",
-    r"\p{Han}(?:路|街|道|巷|弄) ?\d{1,5} ?[号號]",
-    # Payment card by its issuer's digits: Visa, Mastercard, Discover; American Express.
-    r"\b(?:4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6(?:011|5\d{2}))(?:[ -]?\d{4}){3}\b",
-    r"\b3[47]\d{2}[ -]?\d{6}[ -]?\d{5}\b",
-    rf"(?:^|[^\d.])(?:{_OCTET}\.){{3}}{_OCTET}(?:$|[^\d.]|\.(?:$|\D))",  # IP address, version 4
-    r"\b(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}\b",  # version 6, not abbreviated
-)
-_WORDS = """
-bastard bitch blowjob bullshit cunt dickhead faggot fuck fucked fucker fucking motherfucker nigger porn
-retard shit slut whore asshole
-傻逼 煞笔 操你妈 操你媽 婊子 贱货 賤貨 王八蛋 鸡巴 雞巴 肏
-"""
-DEFAULT_WORDS = tuple(_WORDS.split())
-DEFAULT_PATTERNS = (
-    r"(?i)\bkill (yourself|himself|herself|themselves)\b",
-    r"(?i)\bhow to (make|build) a bomb\b",
-)
+
+def _entries(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of a list with their numbers: words or phrases, and `re:` with a regular expression."""
+    for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
+        if line and not line.startswith("#"):
+            yield number, line
+
+
+def _own(name: str) -> list[str]:
+    return [line for _, line in _entries(Path(__file__).with_name(name).read_text("utf-8"))]
+
+
+PERSONAL_DATA = tuple(line.removeprefix("re:") for line in _own("personal_data.txt"))
+_DEFAULT = _own("safety_list.txt")
 # What may be next to a word: in a script without spaces, also letters of that script.
 _BESIDE = r"(?:[^\p{L}\p{N}]|[\p{Han}\p{Hiragana}\p{Katakana}])"
 _SPACELESS = re.compile(f"[{SPACELESS}]")
@@ -59,27 +40,21 @@ _WORDS_AT_ONCE = 500  # RE2 rejects expressions that exceed its memory
 class SafetyList:
     """What makes a text unsafe.
 
-    Texts are checked in the form of `folding.folded`: zero-width characters, full-width letters and repeated
-    spaces hide nothing. RE2 takes time proportional to the text, whatever the expression.
-
-    Args:
-        words: whole words and phrases, in any case; a Chinese or Japanese character at the beginning or end
-            may be next to any letter, because these scripts have no spaces between words.
-        patterns: regular expressions in RE2's syntax, found anywhere in the text.
+    Texts are checked as `folded`: zero-width characters, full-width letters and repeated spaces hide nothing.
+    RE2 takes time proportional to the text, whatever the expression.
     """
 
-    words: tuple[str, ...] = DEFAULT_WORDS
-    patterns: tuple[str, ...] = (*DEFAULT_PATTERNS, *PERSONAL_DATA)
+    # Whole words and phrases, in any case; a Chinese or Japanese character at the beginning or end may be
+    # next to any letter, because these scripts have no spaces between words.
+    words: tuple[str, ...] = tuple(line for line in _DEFAULT if not line.startswith("re:"))
+    # Of RE2, found anywhere in the text.
+    patterns: tuple[str, ...] = (
+        *(line.removeprefix("re:") for line in _DEFAULT if line.startswith("re:")),
+        *PERSONAL_DATA,
+    )
 
     def is_safe(self, texts: Any) -> Any:
-        """Check texts, in the graph.
-
-        Args:
-            texts: string [...], UTF-8.
-
-        Returns:
-            bool [...], true if neither a word nor a pattern is found.
-        """
+        """Whether neither a word nor a pattern is found, in the graph: string [...], UTF-8 -> bool [...]."""
         texts = folded(texts)
         unsafe: Any = tf.zeros(tf.shape(texts), tf.bool)
         for pattern in self._expressions():
@@ -105,24 +80,20 @@ def _anywhere(pattern: str) -> str:
 
 
 def read_safety_list(file: Path) -> SafetyList:
-    """Read an operator's list.
+    """Read an operator's list; it replaces the default words and patterns, and personal data stay unsafe.
 
-    Args:
-        file: UTF-8; each line is a word or phrase, or `re:` and a regular expression in RE2's syntax; `#`
-            begins a comment line. It replaces the default words and patterns; personal data stay unsafe.
-
-    Raises:
-        InputError: the file cannot be read, or an expression is empty, invalid, or found in every text.
+    Each line of the UTF-8 file is a word or phrase, or `re:` and a regular expression in RE2's syntax; `#`
+    begins a comment line.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the safety list {file} cannot be read: {error}") from None
     words, patterns = [], list(PERSONAL_DATA)
-    for number, line in enumerate(map(str.strip, lines), start=1):
+    for number, line in _entries(text):
         if line.startswith("re:"):
             patterns.append(_checked(line[3:].strip(), f"{file}, line {number}"))
-        elif line and not line.startswith("#"):
+        else:
             words.append(line)
     return SafetyList(words=tuple(words), patterns=tuple(patterns))
 
@@ -149,18 +120,12 @@ class SafetyClassifier:
 
     A server has these vectors already, so checking a text costs one dot product. They cover only the
     beginning of a long text (`news.max_title_tokens`); lists and patterns cover all of it.
-
-    Args:
-        weights: float32 [D], one weight per vector element.
-        bias: bias of the logit.
-        threshold: logits from here on are unsafe.
-        ranker: SHA-256 of the weights file of the ranker that makes these vectors.
     """
 
-    weights: tuple[float, ...]
+    weights: tuple[float, ...]  # [D], one per vector element
     bias: float
-    threshold: float
-    ranker: str
+    threshold: float  # logits from here on are unsafe
+    ranker: str  # SHA-256 of the weights file of the ranker that makes these vectors
 
     def logits(self, vectors: Any) -> Any:
         """float32 [..., D] -> float32 [...]; their sigmoid is the probability of being unsafe."""
@@ -177,11 +142,7 @@ def classifier_file(run: Path) -> Path:
 
 
 def save_classifier(classifier: SafetyClassifier, run: Path) -> Path:
-    """Write a run's classifier, completely or not at all.
-
-    Raises:
-        FailureError: it cannot be written.
-    """
+    """Write a run's classifier, completely or not at all."""
     file = classifier_file(run)
     with whole_file(file) as part:
         part.write_text(json.dumps(asdict(classifier)) + "\n", "utf-8")
@@ -189,18 +150,7 @@ def save_classifier(classifier: SafetyClassifier, run: Path) -> Path:
 
 
 def load_classifier(run: Path, weights: Path) -> SafetyClassifier | None:
-    """Read a run's classifier.
-
-    Args:
-        run: the run folder.
-        weights: the weights file of its ranker.
-
-    Returns:
-        None if no classifier was trained.
-
-    Raises:
-        InputError: it is damaged, or belongs to a ranker other than the run's current one.
-    """
+    """Read a run's classifier; None if none was trained."""
     file = classifier_file(run)
     if not file.exists():
         return None

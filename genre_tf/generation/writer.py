@@ -1,22 +1,144 @@
 """Write for a reader: prompt, decode, score and rank, in one graph from raw strings."""
 
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from genre_tf.config import WritingConfig
+from genre_tf.errors import InputError
+from genre_tf.generation.beam import Beam
 from genre_tf.generation.cached_decoder import CachedDecoder
-from genre_tf.generation.constraints import NOTHING
-from genre_tf.generation.decode import Decoded, DecodeOptions, decode
-from genre_tf.generation.grounding import FUNCTION_WORDS, Grounding
-from genre_tf.generation.ranking import Written, rank
-from genre_tf.generation.writer_options import WriterOptions
+from genre_tf.generation.constraints import NOTHING, Constraints
+from genre_tf.generation.decode import Decoded, DecodeOptions, Greedy, Sample, Strategy, decode
+from genre_tf.generation.grounding import FUNCTION_WORDS, Grounding, folded
+from genre_tf.generation.prompts import Prompts, readable
+from genre_tf.generation.safety import SafetyList
+from genre_tf.text.byte_pair import BytePair
 
+Tokens = tuple[int, ...]
 Interest = Callable[[Any], Any]
 """texts string [batch, n] -> click probability float32 [batch, n], for the batch's own readers."""
 Unsafe = Callable[[Any], Any]
 """texts string [batch, n] -> bool [batch, n]."""
 _CONTROL_CHARACTERS = r"[\x00-\x09\x0b-\x1f\x7f-\x{9f}]+"  # all except the line break
+
+
+class Written(NamedTuple):
+    """Texts for a batch of readers, each column a candidate."""
+
+    text: Any  # string [batch, n], UTF-8
+    interest: Any  # float32 [batch, n], click probability for this reader according to the click model
+    log_probability: Any  # float32 [batch, n], according to the language model, mean per token
+    grounding: Any  # float32 [batch, n], share of the claims that the evidence supports
+    safe: Any  # bool [batch, n]
+    unsupported: Any  # string [batch, n], the other claims, joined by line breaks; for reports, not served
+
+    def served(self) -> dict[str, Any]:
+        """What a server answers, by name."""
+        return {name: column for name, column in self._asdict().items() if name != "unsupported"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingWeights:
+    """The value of a text: a weighted sum."""
+
+    # Of the log odds of a click, because click probabilities are small: they differ by hundredths when one
+    # text is clicked twice as often as another.
+    interest: float = 1.0
+    # Of the grounded share: a completely invented text comes after a grounded one unless its odds of a click
+    # are 1.6 times better.
+    grounding: float = 0.5
+    log_probability: float = (
+        0.05  # per nat per token; small, so that it only decides between similar interests
+    )
+    # Shared part of the distinct words of two texts (Jaccard index) from which the worse one counts as a
+    # repetition: two words changed in a title of eight.
+    near_duplicate: float = 0.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriterOptions(DecodeOptions):
+    """Options of a writer: those of decoding, and more.
+
+    The defaults are those of `WritingConfig`; `writer_options` converts any settings.
+    """
+
+    samples: int = 4
+    strategy: Strategy | Beam = field(default_factory=lambda: Sample(temperature=0.7, top_k=40, top_p=0.9))
+    constraints: Constraints = field(default_factory=lambda: Constraints(min_tokens=4, no_repeat_ngram=3))
+    title_tokens: int = 32  # longest title, with its end; other texts may fill the prompt's target room
+    required_words: tuple[Tokens, ...] = ()  # every text must contain them
+    weights: RankingWeights = field(default_factory=RankingWeights)
+    safety: SafetyList = field(default_factory=SafetyList)
+
+
+def writer_options(
+    settings: WritingConfig,
+    prompts: Prompts,
+    *,
+    samples: int | None = None,
+    safety: SafetyList = SafetyList(),  # noqa: B008  (frozen)
+) -> WriterOptions:
+    """Convert a run's settings, for the vocabulary of its prompts.
+
+    `samples` overrides the settings; a beam is widened accordingly. With greedy decoding there is one text.
+    """
+    wanted = settings.samples if samples is None else samples
+    required = _spelled([f" {word.strip()}" for word in settings.required_words], prompts.tokenizer)
+    room = min(settings.title_tokens, prompts.sizes.target_tokens) - 1  # the end token takes the last place
+    needed = sum(map(len, required))
+    if needed > room:
+        raise InputError(
+            f"generation.writing.required_words take {needed} tokens, but a title of this writer has room "
+            f"for {room}; give fewer words, or increase title_tokens or max_tokens"
+        )
+    strategy: Strategy | Beam = Sample(
+        temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p
+    )
+    if settings.strategy == "greedy":
+        strategy = Greedy()
+    elif settings.strategy == "beam":
+        groups = settings.beam_groups
+        strategy = Beam(
+            width=max(settings.beam_width, groups * math.ceil(wanted / groups)),
+            length_penalty=settings.length_penalty,
+            groups=groups,
+            diversity=settings.diversity,
+        )
+    return WriterOptions(
+        samples=1 if settings.strategy == "greedy" else wanted,
+        title_tokens=settings.title_tokens,
+        strategy=strategy,
+        constraints=Constraints(
+            min_tokens=settings.min_tokens,
+            repetition_penalty=settings.repetition_penalty,
+            no_repeat_ngram=settings.no_repeat_ngram,
+            forbidden_words=_spelled(_forms(settings.forbidden_words), prompts.tokenizer),
+        ),
+        required_words=required,
+        draft_tokens=settings.draft_tokens,
+        safety=safety,
+    )
+
+
+def _forms(words: Sequence[str]) -> list[str]:
+    """Words as they may occur in a text: in any usual case, at its beginning and after a space."""
+    forms = []
+    for word in map(str.strip, words):
+        cases = (word, word.lower(), word.upper(), word[:1].upper() + word[1:])
+        forms += [lead + form for form in cases for lead in (" ", "")]
+    return list(dict.fromkeys(forms))
+
+
+def _spelled(texts: Sequence[str], tokenizer: BytePair) -> tuple[Tokens, ...]:
+    """The tokens of texts, each spelling once."""
+    if not texts:
+        return ()
+    ids = tokenizer.encode(tf.constant(texts)).to_list()
+    return tuple(dict.fromkeys(tuple(row) for row in ids if row))
 
 
 def nothing_unsafe(texts: Any) -> Any:
@@ -28,13 +150,9 @@ class WritingGraph(tf.Module):
     """Writes texts for readers and ranks them. It uses portable operations only, so that it can be served.
 
     It holds a copy of the writer's weights in decoding layout; `refresh` updates the copy.
-
-    Args:
-        writer: a `Writer`.
-        options: how to write.
     """
 
-    def __init__(self, writer: Any, options: WriterOptions = WriterOptions()) -> None:  # noqa: B008  (frozen)
+    def __init__(self, writer: Any, options: WriterOptions = WriterOptions()) -> None:
         super().__init__()
         self.model = CachedDecoder(writer.language_model)
         self.reader_prefix = writer.reader_prefix
@@ -80,7 +198,7 @@ class WritingGraph(tf.Module):
         """
         decoded = self.decode(history_text, source, kind, seed, user_vector)
         text = self._text(decoded, kind)
-        evidence = _readable(tf.where(tf.strings.strip(source) == "", history_text, source))
+        evidence = readable(tf.where(tf.strings.strip(source) == "", history_text, source))
         written = Written(
             text=text,
             interest=interest(text),
@@ -100,40 +218,27 @@ class WritingGraph(tf.Module):
         prompt = self.prompts.to_continue(history_text, source, kind)
         target_tokens = self.prompts.sizes.target_tokens
         long = self.prompts.kind_index(kind) > 0
-        title_tokens = min(self.options.title_tokens, target_tokens)
+        newline = tf.where(self.prompts.may_break_line(kind), NOTHING, self._newline)[:, None]  # [batch, 1]
+        controls = tf.repeat(tf.constant([self.prompts.control_ids]), tf.size(kind), axis=0)
+        required = None
+        if words := self.options.required_words:
+            longest = max(map(len, words))
+            rows = tf.constant([[[*word, *[NOTHING] * (longest - len(word))] for word in words]])
+            required = tf.ensure_shape(tf.repeat(rows, tf.size(kind), axis=0), [None, *rows.shape[1:]])
         return decode(
             self.model,
             self.model.embed(prompt.token_ids),
             prompt.mask,
             prefix=self.reader_prefix(user_vector, prompt.has_reader),
             seeds=seed,
-            limits=tf.where(long, target_tokens, title_tokens),
-            forbidden=self._forbidden(self.prompts.may_break_line(kind)),
-            required=self._required(tf.size(kind)),
-            options=DecodeOptions(
-                end_id=self.prompts.end_id,
-                max_tokens=target_tokens,
-                samples=self.options.samples,
-                strategy=self.options.strategy,
-                constraints=self.options.constraints,
-                draft_tokens=self.options.draft_tokens,
-            ),
-            copy_from=prompt.source if self.options.draft_tokens else None,
+            limits=tf.where(long, target_tokens, self.options.title_tokens),
+            forbidden=tf.concat([controls, newline], axis=1),
+            required=required,
+            end_id=self.prompts.end_id,
+            max_tokens=target_tokens,
+            options=self.options,
+            copy_from=prompt.source,
         )
-
-    def _forbidden(self, may_break_line: Any) -> Any:
-        newline = tf.where(may_break_line, NOTHING, self._newline)[:, None]  # [batch, 1]
-        controls = tf.repeat(tf.constant([self.prompts.control_ids]), tf.shape(newline)[0], axis=0)
-        return tf.concat([controls, newline], axis=1)
-
-    def _required(self, batch: Any) -> Any:
-        """int32 [batch, words, longest]; None if no words are required."""
-        words = self.options.required_words
-        if not words:
-            return None
-        longest = max(map(len, words))
-        rows = [[*word, *[NOTHING] * (longest - len(word))] for word in words]
-        return tf.ensure_shape(tf.repeat(tf.constant([rows]), batch, axis=0), [None, len(words), longest])
 
     def _text(self, decoded: Decoded, kind: Any) -> Any:
         shape = tf.shape(decoded.ids)
@@ -145,5 +250,82 @@ class WritingGraph(tf.Module):
         return tf.where(self.prompts.may_break_line(kind)[:, None], text, one_line)
 
 
-def _readable(text: Any) -> Any:
-    return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+def rank(written: Written, weights: RankingWeights, read: Any | None = None) -> Written:
+    """Sort each row, best first; numbers that were not finite become 0.
+
+    Unsafe texts come last, whatever their value; before them empty texts; before those repetitions: texts
+    that are almost the same as a better one in front, or as a title that the reader has already `read`,
+    string [batch, m]. Within each of these groups, better texts come first.
+    """
+    scores = {name: getattr(written, name) for name in ("interest", "log_probability", "grounding")}
+    written = written._replace(
+        **{name: tf.where(tf.math.is_finite(score), score, 0.0) for name, score in scores.items()}
+    )
+    probability = tf.clip_by_value(written.interest, 1e-6, 1.0 - 1e-6)
+    value = (
+        weights.interest * (tf.math.log(probability) - tf.math.log1p(-probability))
+        + weights.grounding * written.grounding
+        + weights.log_probability * written.log_probability
+    )
+    # Safe texts first, so that none of them counts as the repetition of a text that may not be shown.
+    said = tf.strings.regex_full_match(written.text, r"(?s).*[\p{L}\p{N}].*")
+    worse_kind = tf.where(written.safe, tf.where(said, 0, 1), 2)
+    written, worse_kind = _sorted(written, worse_kind, tf.argsort(value, 1, "DESCENDING", stable=True))
+    written, worse_kind = _sorted(written, worse_kind, tf.argsort(worse_kind, 1, stable=True))
+    repeated = _repeated(_alike(written.text, written.text, weights.near_duplicate))
+    if read is not None:
+        repeated |= tf.reduce_any(_alike(written.text, read, weights.near_duplicate), axis=2)
+    repeated &= worse_kind == 0
+    place = 2 * worse_kind + tf.cast(repeated, tf.int32)  # 0 good, 1 repeated, 2 empty, 4 unsafe
+    return _sorted(written, place, tf.argsort(place, 1, stable=True))[0]
+
+
+def _sorted(written: Written, kind: Any, order: Any) -> tuple[Written, Any]:
+    columns = [tf.gather(column, order, batch_dims=1) for column in (*written, kind)]
+    return Written(*columns[:-1]), columns[-1]
+
+
+def _words(text: Any) -> Any:
+    """Fingerprints of the words of texts, string [batch, n] -> int64 [batch, n, words], padded with -1.
+
+    Case and punctuation are ignored; in scripts without spaces, characters count as words.
+    """
+    text = tf.strings.lower(folded(text), encoding="utf-8")
+    text = tf.strings.regex_replace(text, r"([\p{Han}\p{Hiragana}\p{Katakana}])", r" \1 ")
+    text = tf.strings.regex_replace(text, r"[^\p{L}\p{M}\p{N}\s]+", "")
+    words = tf.strings.split(tf.reshape(text, [-1]))
+    numbers = words.with_values(tf.strings.to_hash_bucket_fast(words.values, 2**62)).to_tensor(-1)
+    return tf.reshape(numbers, tf.concat([tf.shape(text), tf.shape(numbers)[1:]], 0))
+
+
+def _alike(texts: Any, others: Any, near_duplicate: float) -> Any:
+    """Which texts are almost the same as others: string [batch, n], [batch, m] -> bool [batch, n, m]."""
+    words, theirs = _words(texts), _words(others)
+    distinct = _first_ones(words)
+    found = tf.reduce_any(words[:, :, :, None, None] == theirs[:, None, None], axis=4)  # [batch, n, words, m]
+    both = tf.reduce_sum(tf.cast(found & distinct[..., None], tf.float32), axis=2)  # [batch, n, m]
+    size, their_size = (
+        tf.reduce_sum(tf.cast(each, tf.float32), axis=2) for each in (distinct, _first_ones(theirs))
+    )
+    either = size[:, :, None] + their_size[:, None, :] - both
+    return both + 1e-4 >= near_duplicate * tf.maximum(either, 1.0)  # tolerance for the rounded share
+
+
+def _first_ones(words: Any) -> Any:
+    """Where each distinct word of a text occurs first: int64 [batch, n, words] -> bool of the same shape."""
+    same = words[:, :, :, None] == words[:, :, None, :]  # [batch, n, words, words]
+    place = tf.range(tf.shape(words)[2])
+    return (words >= 0) & ~tf.reduce_any(same & (place < place[:, None]), axis=3)
+
+
+def _repeated(alike: Any) -> Any:
+    """Whether a text is similar to an earlier one that is no repetition: bool [batch, n, n] -> [batch, n]."""
+    texts = tf.shape(alike)[1]
+
+    def judge(at: Any, kept: Any) -> tuple[Any, Any]:
+        repeats = tf.reduce_any(alike[:, at] & kept, axis=1)  # kept only has entries before it
+        now = kept | (~repeats[:, None] & (tf.range(texts) == at))
+        return at + 1, tf.ensure_shape(now, kept.shape)
+
+    _, kept = tf.while_loop(lambda at, _: at < texts, judge, [tf.constant(0), tf.zeros_like(alike[:, 0])])
+    return ~kept

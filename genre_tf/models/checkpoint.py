@@ -14,8 +14,7 @@ from genre_tf.backbones.language_models import load_language_model
 from genre_tf.config import NewsConfig, RunConfig, read_config
 from genre_tf.data.manifest import file_fingerprint
 from genre_tf.errors import InputError
-from genre_tf.generation.prompts import CONTROL_TOKENS
-from genre_tf.generation.reader_prefix import UNSEEN
+from genre_tf.generation.prompts import CONTROL_TOKENS, UNSEEN
 from genre_tf.models.article_features import FrozenText
 from genre_tf.models.news_encoder import Categories, NewsEncoder
 from genre_tf.models.ranker import Ranker

@@ -21,10 +21,8 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.click_log import ClickLog
 from genre_tf.data.text_examples import NO_HISTORY, TextExample, learning_split
 from genre_tf.errors import InputError
-from genre_tf.generation.prompts import CONTROL_TOKENS, KINDS, Prompts, PromptSizes
-from genre_tf.generation.reader_prefix import UNSEEN, ReaderPrefix
-from genre_tf.generation.writer import WritingGraph
-from genre_tf.generation.writer_options import writer_options
+from genre_tf.generation.prompts import CONTROL_TOKENS, KINDS, UNSEEN, Prompts, PromptSizes, ReaderPrefix
+from genre_tf.generation.writer import WritingGraph, writer_options
 from genre_tf.losses.tokens import mean_token_loss, token_losses
 from genre_tf.models.impression_model import checked_titles
 from genre_tf.models.news_encoder import bytes_or_str

@@ -27,9 +27,8 @@ from genre_tf.errors import InputError
 from genre_tf.evaluation.personalisation import ServedWriter, as_markdown, readers_of_articles, written_for
 from genre_tf.evaluation.scoring import TwoTowerScorer
 from genre_tf.generation.grounding import common_words_of
-from genre_tf.generation.prompts import CONTROL_TOKENS
-from genre_tf.generation.reader_prefix import UNSEEN
-from genre_tf.generation.writer_options import writer_options
+from genre_tf.generation.prompts import CONTROL_TOKENS, UNSEEN
+from genre_tf.generation.writer import writer_options
 from genre_tf.losses.tokens import all_token_losses, contrast_loss, mean_token_loss, token_losses
 from genre_tf.models.checkpoint import (
     load_generator,

@@ -16,7 +16,7 @@ from genre_tf.evaluation.personalisation import (
     readers_of_articles,
     shown_samples,
 )
-from genre_tf.generation.ranking import Written
+from genre_tf.generation.writer import Written
 from genre_tf.reporting.tables import report_tables
 
 READERS = [ReaderOfArticle((f"title {at}",), f"source {at}", f"real {at}", "clicked") for at in range(6)]

@@ -35,9 +35,8 @@ from genre_tf.evaluation.writer_quality import (
     title_losses,
 )
 from genre_tf.generation.beam import Beam
-from genre_tf.generation.prompts import CONTROL_TOKENS
-from genre_tf.generation.reader_prefix import UNSEEN
-from genre_tf.generation.sampling import Greedy
+from genre_tf.generation.decode import Greedy
+from genre_tf.generation.prompts import CONTROL_TOKENS, UNSEEN
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.models.checkpoint import (
     FOLDER,

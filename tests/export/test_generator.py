@@ -14,8 +14,8 @@ from genre_tf.contract import GENERATOR as NAME
 from genre_tf.evaluation.personalisation import ServedWriter
 from genre_tf.export import replay
 from genre_tf.export.gate import portability_violations
-from genre_tf.export.generator import Evidence, GeneratorReference, GeneratorServable, closeness_threshold
-from genre_tf.export.requests import recorded_requests
+from genre_tf.export.generator import Evidence, GeneratorServable, closeness_threshold
+from genre_tf.export.requests import RowByRow, recorded_requests
 from genre_tf.funnel.served_models import ServedModels, encode_titles
 from genre_tf.generation.prompts import CONTROL_TOKENS
 from genre_tf.generation.safety import SafetyClassifier
@@ -85,7 +85,7 @@ def test_the_graph_is_portable(exported):
 
 
 def test_it_answers_as_the_writer_does_row_by_row(ask, servable, catalogue):
-    reference = GeneratorReference(servable)
+    reference = RowByRow(NAME, servable)
     for request in recorded_requests(NAME, catalogue):
         expected = reference.answer(request).outputs
         columns = {name: rows.tolist() for name, rows in request.inputs.items()}

@@ -8,19 +8,21 @@ from genre_tf.contract import RECOMMENDER, SIGNATURES
 from genre_tf.errors import InputError
 from genre_tf.export.contract_file import read_contract
 from genre_tf.export.publishing import publish, staged
-from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.replay import compare
 from genre_tf.export.requests import Exchange, as_bytes, recorded_requests
 from genre_tf.export.servables import new_recommender, recommender_servable, write_version
-from genre_tf.funnel.exact_search import ExactIndex, variable_values
 from genre_tf.funnel.index import ArticleIndex, may_be_found, read_catalogue
-from genre_tf.funnel.partitioned_index import (
+from genre_tf.funnel.rules import Rules
+from genre_tf.funnel.search import (
+    ExactIndex,
     PartitionedIndex,
     PartitionedOptions,
     options_of,
+    variable_values,
 )
-from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels
+
+from .reference import RecommenderReference
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
 FEW = PartitionedOptions(block=8, probes=4)
@@ -71,9 +73,7 @@ def test_an_exported_search_in_few_blocks_answers_as_the_reference(
     ask_first, models, catalogue, bias, tmp_path
 ):
     index = ArticleIndex(catalogue, bias, tmp_path / "ids.txt", partitioned=FEW)
-    reference = RecommenderReference(
-        ServedModels(*models), catalogue, **SIZES, searched=index.nearest.searched()
-    )
+    reference = RecommenderReference(ServedModels(*models), catalogue, **SIZES, searched=index.nearest)
     everywhere = RecommenderReference(ServedModels(*models), catalogue, **SIZES)
     rows = {"history": as_bytes([f"N{one} N{one + 7}" for one in range(1, 60, 3)])}
     answer = ask_first("recommend", **{name: list(values) for name, values in rows.items()})

@@ -21,7 +21,6 @@ from genre_tf.export.contract_file import files_fingerprint, read_contract
 from genre_tf.export.exporting import write_version
 from genre_tf.export.pool import Pool, build_catalogue
 from genre_tf.export.publishing import publish, staged
-from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.refreshing import Changes, refresh
 from genre_tf.export.requests import Exchange, as_bytes
 from genre_tf.export.saved_model import attached_values
@@ -32,6 +31,8 @@ from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels
 from genre_tf.serving.operations.configuration import write_configuration
 from genre_tf.serving.operations.version_choice import roll_back
+
+from .reference import RecommenderReference
 
 SIZES = {"max_history": 5, "k": 5, "retrieve": 20}
 START = datetime(2019, 11, 10)

@@ -17,9 +17,8 @@ from genre_tf.export.publishing import publish, staged
 from genre_tf.export.refreshing import Changes, refresh
 from genre_tf.export.saved_model import attached_values
 from genre_tf.export.servables import recommender_servable, write_version
-from genre_tf.funnel.exact_search import variable_values
 from genre_tf.funnel.index import may_be_found, read_catalogue
-from genre_tf.funnel.partitioned_index import PartitionedIndex, PartitionedOptions
+from genre_tf.funnel.search import PartitionedIndex, PartitionedOptions, variable_values
 from genre_tf.funnel.served_models import ServedModels
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
 from genre_tf.models.news_encoder import Categories

@@ -12,8 +12,8 @@ from genre_tf.cli.export import verify
 from genre_tf.contract import CONTRACT_FILE
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import verification
-from genre_tf.export.fresh_process import FreshProcess, fresh_process
 from genre_tf.export.requests import PARITY_FILE
+from genre_tf.export.verification import FreshProcess, fresh_process
 
 
 @pytest.fixture(scope="module")

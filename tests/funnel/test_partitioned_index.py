@@ -8,7 +8,7 @@ from genre_tf.benchmarks.exported import ExportedSignature
 from genre_tf.errors import InputError
 from genre_tf.export.gate import portability_violations
 from genre_tf.export.saved_model import write_saved_model
-from genre_tf.funnel.partitioned_index import (
+from genre_tf.funnel.search import (
     PartitionedIndex,
     PartitionedOptions,
     k_means,

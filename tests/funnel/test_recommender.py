@@ -8,12 +8,13 @@ from genre_tf.contract import RECOMMENDER, SIGNATURES
 from genre_tf.data.counters import COUNTERS
 from genre_tf.export import replay
 from genre_tf.export.gate import portability_violations
-from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.requests import recorded_requests
 from genre_tf.export.servables import new_recommender
 from genre_tf.funnel import parsing
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.served_models import ServedModels
+
+from ..export.reference import RecommenderReference
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}  # as in conftest.py
 

@@ -11,7 +11,6 @@ from genre_tf.data.counters import COUNTERS
 from genre_tf.errors import InputError
 from genre_tf.export import replay
 from genre_tf.export.gate import portability_violations
-from genre_tf.export.reference import RecommenderReference
 from genre_tf.export.requests import recorded_requests
 from genre_tf.export.servables import new_recommender, write_recommender
 from genre_tf.funnel.index import Catalogue, may_be_found
@@ -27,6 +26,8 @@ from genre_tf.funnel.rules import (
     select,
 )
 from genre_tf.funnel.served_models import ServedModels
+
+from ..export.reference import RecommenderReference
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
 RULES = Rules(max_age_hours=150, max_per_category=2, diversity=0.6)

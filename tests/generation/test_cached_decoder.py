@@ -19,8 +19,7 @@ from genre_tf.export.gate import portability_violations
 from genre_tf.export.requests import Exchange, as_bytes, write_exchanges
 from genre_tf.export.saved_model import write_saved_model
 from genre_tf.generation.cached_decoder import CachedDecoder
-from genre_tf.generation.decode import DecodeOptions, decode
-from genre_tf.generation.sampling import Greedy, Sample
+from genre_tf.generation.decode import DecodeOptions, Greedy, Sample, decode
 from genre_tf.layers.attention import Prefix
 
 PROMPTS = [[5, 9, 3, 22, 8, 41, 2, 60], [4, 4, 17], [33]]
@@ -61,10 +60,9 @@ def test_greedy_equals_transformers(llama: LanguageModel, tmp_path: Path) -> Non
     reference = LlamaForCausalLM.from_pretrained(tmp_path).eval()
     model = CachedDecoder(LanguageLayers(llama.backbone, parse_trainable("none")))
     ids, mask = left_padded(PROMPTS)
-    options = DecodeOptions(end_id=END, max_tokens=20)
     seeds = tf.zeros([len(PROMPTS)], tf.int64)
     texts = tf.function(decode, autograph=False)(
-        model, model.embed(ids), mask, seeds=seeds, options=options
+        model, model.embed(ids), mask, seeds=seeds, end_id=END, max_tokens=20, options=DecodeOptions()
     ).ids.numpy()[:, 0]
     settings = {"do_sample": False, "eos_token_id": END, "pad_token_id": END, "max_new_tokens": 20}
     for prompt, ours in zip(PROMPTS, texts, strict=True):
@@ -111,12 +109,12 @@ def test_several_tokens_at_once_are_read_as_one_by_one(layers: LanguageLayers) -
 @pytest.mark.parametrize("strategy", [Greedy(), Sample(temperature=0.6, top_k=8)])
 def test_drafts_change_no_text(strategy: Any, layers: LanguageLayers) -> None:
     model, (ids, mask) = CachedDecoder(layers), left_padded(PROMPTS)
-    options = DecodeOptions(end_id=END, max_tokens=14, samples=2, strategy=strategy)
+    options = DecodeOptions(samples=2, strategy=strategy)
 
     def write(options: DecodeOptions, sources: Any) -> Any:
         return tf.function(decode, autograph=False)(
-            model, model.embed(ids), mask, seeds=tf.constant([1, 2, 3], tf.int64), options=options,
-            copy_from=sources,
+            model, model.embed(ids), mask, seeds=tf.constant([1, 2, 3], tf.int64), end_id=END, max_tokens=14,
+            options=options, copy_from=sources,
         )  # fmt: skip
 
     plain = write(options, None)
@@ -168,11 +166,12 @@ def steps(model: CachedDecoder, prefix: Prefix | None) -> tuple[np.ndarray, np.n
 
 def test_padding_and_company_do_not_change_a_row(layers: LanguageLayers) -> None:
     model = CachedDecoder(layers)
-    options = DecodeOptions(end_id=END, max_tokens=12, samples=3, strategy=Sample(top_k=10))
+    options = DecodeOptions(samples=3, strategy=Sample(top_k=10))
 
     @tf.function(reduce_retracing=True, autograph=False)
     def write(ids: tf.Tensor, mask: tf.Tensor, seeds: tf.Tensor) -> Any:
-        return decode(model, model.embed(ids), mask, seeds=seeds, options=options)
+        embeddings = model.embed(ids)
+        return decode(model, embeddings, mask, seeds=seeds, end_id=END, max_tokens=12, options=options)
 
     together = write(*left_padded(PROMPTS, 14), tf.constant([11, 12, 13], tf.int64))
     for row, prompt in enumerate(PROMPTS):
@@ -186,14 +185,14 @@ def test_an_export_is_portable_and_answers_in_a_fresh_process(
     llama: LanguageModel, layers: LanguageLayers, tmp_path: Path
 ) -> None:
     model, prefix = CachedDecoder(layers), a_prefix(layers, 1, 3)
-    options = DecodeOptions(end_id=END, max_tokens=6)
+    settings = {"end_id": END, "max_tokens": 6, "options": DecodeOptions()}
 
     def write(text: Any, seed: Any) -> dict[str, Any]:
         ids = llama.tokenizer.encode(text).to_tensor(-1)
         ids = tf.reverse(ids, [1])  # padding on the left; any order of the letters will do
         embeddings, rows = model.embed(tf.maximum(ids, 0)), tf.size(text)
         logits, _ = model.prefill(embeddings, ids >= 0, repeated(prefix, rows))
-        written = decode(model, embeddings, ids >= 0, seeds=seed, options=options)
+        written = decode(model, embeddings, ids >= 0, seeds=seed, **settings)
         return {"logits": logits, "text": llama.tokenizer.decode(written.ids[:, 0])}
 
     resources = [llama.tokenizer]

@@ -13,13 +13,9 @@ import tensorflow as tf
 from genre_tf.backbones.language_models import GPT2
 from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.generation.beam import Beam, BeamLoop
-from genre_tf.generation.cache_attention import WrittenCache
-from genre_tf.generation.cached_decoder import CachedDecoder
-from genre_tf.generation.choosing import Chooser, Rules
-from genre_tf.generation.constraints import Constraints, banned
-from genre_tf.generation.decode import Decoded, DecodeOptions, decode
-from genre_tf.generation.drafting import DraftLoop, copied
-from genre_tf.generation.sampling import Greedy, Sample
+from genre_tf.generation.cached_decoder import CachedDecoder, WrittenCache
+from genre_tf.generation.constraints import Constraints, Rules, banned
+from genre_tf.generation.decode import Decoded, DecodeOptions, Greedy, Loop, Sample, copied, decode
 
 VOCABULARY, POSITIONS, END = 61, 64, 0
 SIZES = {"num_layers": 2, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 64}
@@ -56,7 +52,9 @@ def write(backbone: Any) -> Callable[..., Decoded]:
             model.embed(token_ids),
             mask,
             seeds=tf.constant(seeds or [0] * len(prompts), tf.int64),
-            options=DecodeOptions(**({"end_id": END, "max_tokens": 20} | options)),
+            end_id=END,
+            max_tokens=options.pop("max_tokens", 20),
+            options=DecodeOptions(**options),
             limits=limits,
             **others,
         )
@@ -162,14 +160,20 @@ def test_drafts_change_no_text(
 
 def test_a_copied_text_takes_few_steps(backbone: Any, write: Callable[..., Decoded]) -> None:
     text = write(PROMPTS[:1], forbidden=[[END]]).ids[0, 0].numpy().tolist()
-    model = CachedDecoder(LanguageLayers(backbone))
+    reads = []
+
+    class Counted(CachedDecoder):
+        def read(self, *inputs: Any) -> Any:
+            reads.append(inputs)
+            return super().read(*inputs)
+
+    model = Counted(LanguageLayers(backbone))
     logits, prompt = model.prefill(model.embed(tf.constant(PROMPTS[:1])), tf.ones([1, 8], tf.bool))
-    ban = banned(tf.constant([[END]]), VOCABULARY)
-    chooser = Chooser(Rules(END, Constraints(), tf.constant([20]), ban, None), Greedy(), None)
-    loop = DraftLoop(model, prompt, tf.constant([[8]]), tf.constant([text]), 4, 20, chooser)
-    ids, _, reads = loop.run(logits)
+    rules = Rules(END, Constraints(), tf.constant([20]), banned(tf.constant([[END]]), VOCABULARY))
+    source = tf.constant([text])
+    ids, _ = Loop(model, prompt, tf.constant([[8]]), 20, rules, Greedy(), None, source, 4).run(logits)
     # The first token comes of the prompt; then, while nothing repeats itself, five a step.
-    assert ids[0].numpy().tolist() == text and int(reads) <= 12
+    assert ids[0].numpy().tolist() == text and len(reads) <= 11
     assert copied(tf.constant([[7, 3, 5, 9, -1]]), tf.constant([[2, 3]]), 3).numpy().tolist() == [[5, 9, -1]]
     assert copied(tf.constant([[3, 8, 2, 3, 5]]), tf.constant([[2, 3]]), 2).numpy().tolist() == [[5, -1]]
 
@@ -252,7 +256,7 @@ def test_required_words_come_within_the_limit(write: Callable[..., Decoded], str
 def test_what_does_not_fit_together_is_refused() -> None:
     for wrong in ({"samples": 3, "strategy": Beam(width=2)}, {"draft_tokens": 2, "strategy": Beam()}):
         with pytest.raises(ValueError, match=r"samples|draft_tokens"):
-            DecodeOptions(end_id=0, max_tokens=4, **wrong)
+            DecodeOptions(**wrong)
     with pytest.raises(ValueError, match="multiple of groups"):
         Beam(width=3, groups=2)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.generation.kernels import FEW_ROWS, Kernel, few_rows
+from genre_tf.generation.cached_decoder import FEW_ROWS, Kernel, few_rows
 
 RANDOM = np.random.default_rng(3)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.generation.sampling import Greedy, Sample, uniforms
+from genre_tf.generation.decode import Greedy, Sample, uniforms
 
 LOGITS = np.log(np.array([[0.1, 0.4, 0.2, 0.3]], np.float32))
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from genre_tf.generation.ranking import RankingWeights, Written, rank
+from genre_tf.generation.writer import RankingWeights, Written, rank
 
 
 def ranked(texts: list[str], interest: list[float], read: Any = None, **other: Any) -> Written:

@@ -13,12 +13,9 @@ import tensorflow as tf
 from genre_tf.backbones.language_models import GPT2
 from genre_tf.config import WritingConfig
 from genre_tf.errors import InputError
-from genre_tf.generation import drafting
-from genre_tf.generation.drafting import copied
+from genre_tf.generation.decode import copied
 from genre_tf.generation.prompts import CONTROL_TOKENS, PromptSizes
-from genre_tf.generation.ranking import Written
-from genre_tf.generation.writer import WritingGraph
-from genre_tf.generation.writer_options import WriterOptions, writer_options
+from genre_tf.generation.writer import WriterOptions, WritingGraph, Written, writer_options
 from genre_tf.models.writer import Writer
 from genre_tf.text.byte_pair import train_byte_pair
 
@@ -141,7 +138,7 @@ def test_drafts_from_the_source_change_no_text(writer: WritingGraph, monkeypatch
         asked.append(source)
         return copied(source, written, length)
 
-    monkeypatch.setattr(drafting, "copied", counted)
+    monkeypatch.setattr("genre_tf.generation.decode.copied", counted)
     drafted = copy.copy(writer)
     drafted.options = dataclasses.replace(writer.options, draft_tokens=3)
     columns = [tf.constant(column) for column in (HISTORY, SOURCE, KIND)]

@@ -8,8 +8,7 @@ import tensorflow as tf
 
 from genre_tf.backbones.language_models import GPT2, LanguageModel, tiny_byte_pair
 from genre_tf.generation.cached_decoder import CachedDecoder
-from genre_tf.generation.prompts import CONTROL_TOKENS
-from genre_tf.generation.reader_prefix import UNSEEN
+from genre_tf.generation.prompts import CONTROL_TOKENS, UNSEEN
 from genre_tf.models.writer import Writer
 
 READER = 5

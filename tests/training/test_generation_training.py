@@ -15,8 +15,7 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.batch_layout import BatchLayout
 from genre_tf.data.text_examples import TextExample, article_examples
 from genre_tf.errors import InputError
-from genre_tf.generation.prompts import CONTROL_TOKENS
-from genre_tf.generation.reader_prefix import UNSEEN
+from genre_tf.generation.prompts import CONTROL_TOKENS, UNSEEN
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.losses.tokens import token_losses
 from genre_tf.models.checkpoint import (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.funnel.exact_search import BLOCK, ExactIndex, top_columns
+from genre_tf.funnel.search import BLOCK, ExactIndex, top_columns
 
 
 def columns_and_scores(found):

@@ -1,31 +1,24 @@
 """Expected answers of the recommender, computed with the models and plain Python, one row at a time.
 
-It shares no parsing, padding, look-up or search with the graph. So `genre verify` compares two independent
+It shares no parsing, padding, look-up, search or choice with the graph: tests compare two independent
 implementations, and batched answers with unbatched ones.
 """
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.contract import (
-    COUNTERS,
-    LARGEST_NUMBER,
-    MOST_LIVE,
-    RECOMMENDER,
-    SIGNATURES,
-    Output,
-)
-from genre_tf.export.requests import Exchange
-from genre_tf.funnel.exact_search import Searched
-from genre_tf.funnel.index import Catalogue
+from genre_tf.contract import COUNTERS, LARGEST_NUMBER, MOST_LIVE, RECOMMENDER, SIGNATURES
+from genre_tf.export.requests import Exchange, stacked
+from genre_tf.funnel.index import Catalogue, may_be_found
 from genre_tf.funnel.recommender import KEY_BUCKETS, KEY_SEPARATOR
-from genre_tf.funnel.rules import NEW_VIEWS, STILL_READ, Rules, exploration_noise
+from genre_tf.funnel.rules import Rules, exploration_noise, is_new
+from genre_tf.funnel.search import PartitionedIndex
 from genre_tf.funnel.served_models import click_logits, moment_biases
 
 Vectors = npt.NDArray[np.float32]
@@ -34,46 +27,31 @@ Row = dict[str, Any]
 _RETRIEVAL, _RANKING = 0, 1
 
 
+@dataclass
 class RecommenderReference:
-    """Computes the answers that `Recommender` must give, row by row and outside any graph.
+    """Computes the answers that `Recommender` must give, row by row and outside any graph."""
 
-    Args:
-        models: a `ServedModels`, new or read back from a SavedModel.
-        catalogue: the articles.
-        max_history: number of newest clicks that represent the reader.
-        k: number of recommended articles.
-        retrieve: number of articles that the towers pass to the ranker.
-        rules: as in `Recommender`.
-        searched: the blocks of a partitioned index; None: the index searches all articles.
-    """
+    models: Any  # a `ServedModels`, new or read back from a SavedModel
+    catalogue: Catalogue
+    _: KW_ONLY
+    max_history: int  # this and the next three as in `Recommender`
+    k: int
+    retrieve: int
+    rules: Rules = Rules()  # noqa: RUF009  (frozen)
+    searched: PartitionedIndex | None = None  # the index whose blocks are searched; None: all articles are
 
-    def __init__(
-        self,
-        models: Any,
-        catalogue: Catalogue,
-        *,
-        max_history: int,
-        k: int,
-        retrieve: int,
-        rules: Rules = Rules(),  # noqa: B008  (frozen)
-        searched: Searched | None = None,
-    ) -> None:
-        self.models = models
-        self.catalogue = catalogue
-        self.max_history = max_history
-        self.k = k
-        self.retrieve = max(retrieve, k)
-        self.rules = rules
+    def __post_init__(self) -> None:
+        catalogue = self.catalogue
         self.row_of = {news_id.encode(): row for row, news_id in enumerate(catalogue.news_ids)}
         self.titles = [title.strip() for title in catalogue.titles]
-        self.searched = searched
-        self.vectors = np.column_stack(
-            [catalogue.retrieval_vectors, moment_biases(models, catalogue.counters)]
-        )
-        self.shown = _may_be_shown(catalogue, rules.max_age_hours)
-        blocks = searched.blocks if searched else []
+        biases = moment_biases(self.models, catalogue.counters)
+        self.vectors = np.column_stack([catalogue.retrieval_vectors, biases])
+        self.shown = may_be_found(catalogue, self.rules.max_age_hours)
+        rows_of_blocks = self.searched.rows.numpy() if self.searched else ()
+        self.blocks = [rows[rows >= 0] for rows in rows_of_blocks]
         self.also: list[int] = []
-        self.means = np.array([self.vectors[rows].sum(0) / max(1, len(rows)) for rows in blocks], np.float32)
+        means = [self.vectors[rows].sum(0) / max(1, len(rows)) for rows in self.blocks]
+        self.means = np.array(means, np.float32)
         self._encoded: dict[tuple[str, ...], list[Vectors]] = {}
 
     def answer(self, request: Exchange) -> Exchange:
@@ -82,10 +60,7 @@ class RecommenderReference:
         method = getattr(self, f"_{signature.name}")
         columns = (request.inputs[name] for name in signature.input_names)
         rows = [method(*row) for row in zip(*columns, strict=True)]
-        outputs = {
-            one.name: _stack(one, [row[one.name] for row in rows], self.k if "K" in one.shape else None)
-            for one in signature.outputs
-        }
+        outputs = {one.name: stacked(one, [row[one.name] for row in rows]) for one in signature.outputs}
         return Exchange(request.signature, request.case, request.inputs, outputs)
 
     def _recommend(self, history: bytes) -> Row:
@@ -112,7 +87,7 @@ class RecommenderReference:
         refreshed.also = sorted(found)  # the blocks of the index do not change, so these are searched as well
         refreshed.vectors = self.vectors.copy()
         refreshed.vectors[refreshed.also, -1] = moment_biases(self.models, known[refreshed.also])
-        refreshed.shown = _may_be_shown(refreshed.catalogue, self.rules.max_age_hours)
+        refreshed.shown = may_be_found(refreshed.catalogue, self.rules.max_age_hours)
         return refreshed._recommend(history)
 
     def _recommend_text(self, history_text: bytes) -> Row:
@@ -121,15 +96,12 @@ class RecommenderReference:
         clicks, ranking_clicks = self._encode(newest)
         return self._funnel(clicks, ranking_clicks, set(titles), [], newest)
 
-    def _score(self, history: bytes, candidates: bytes) -> Row:
-        return self._click_probabilities(history, candidates, None)
-
     def _score_counters(self, history: bytes, candidates: bytes, *numbers: bytes) -> Row:
         counters = np.zeros((len(candidates.split()), len(COUNTERS)), np.float32)
         for column, text in enumerate(numbers):
             for row, part in enumerate(text.split()[: len(counters)]):
                 counters[row, column] = _number(part)
-        return self._click_probabilities(history, candidates, counters)
+        return self._score(history, candidates, counters)
 
     def _score_text(self, history_text: bytes, candidates_text: bytes) -> Row:
         text = candidates_text.decode("utf-8", "replace")
@@ -163,7 +135,7 @@ class RecommenderReference:
             b" ".join(features[name].bytes_list.value) for name in ("history", "candidate")
         )
         first = b" ".join(candidates.split()[:1])
-        return {"outputs": [*self._click_probabilities(history, first, None)["click_probability"], 0.0][0]}
+        return {"outputs": [*self._score(history, first)["click_probability"], 0.0][0]}
 
     def _known(self, history: bytes) -> list[int]:
         return [self.row_of[news_id] for news_id in history.split() if news_id in self.row_of]
@@ -179,7 +151,7 @@ class RecommenderReference:
             self._encoded[key] = [part.numpy() for part in vectors]
         return self._encoded[key]
 
-    def _click_probabilities(self, history: bytes, candidates: bytes, counters: Vectors | None) -> Row:
+    def _score(self, history: bytes, candidates: bytes, counters: Vectors | None = None) -> Row:
         clicks = self.catalogue.ranking_vectors[self._known(history)[-self.max_history :]]
         rows = np.array([self.row_of.get(news_id, 0) for news_id in candidates.split()], int)
         known = rows > 0
@@ -191,19 +163,20 @@ class RecommenderReference:
     ) -> Row:
         """Retrieve, rank, choose, explore.
 
-        Args:
-            clicks: float32 [H, D], the newest clicks for the towers.
-            ranking_clicks: float32 [H, R], the same for the ranker.
-            titles: titles of everything that was read.
-            rows: rows of everything that was read, if they are known.
-            newest: what distinguishes this request: ids or titles of the newest clicks.
+        `titles` and `rows` (if known) are everything that was read; `newest`, ids or titles of the newest
+        clicks, distinguishes this request.
         """
         reader = self._reader(clicks)
         query = np.asarray(self.models.query(tf.constant(reader[None])))[0]
         read = [title in titles and title != "" for title in self.titles]
         found = self.shown & ~np.array(read)
         found[[0, *rows]] = False
-        looked_at = self._looked_at(query)
+        looked_at = np.arange(len(self.vectors))  # rows that the search compares with the reader
+        if self.searched is not None:
+            nearest = np.argsort(-(self.means @ query), kind="stable")[: self.searched.options.probes]
+            looked_at = np.concatenate([self.blocks[block] for block in sorted(nearest)])
+            also = np.setdiff1d(np.array(self.also, np.int64), looked_at)
+            looked_at = np.concatenate([looked_at, also])
         scores = np.where(found[looked_at], self.vectors[looked_at] @ query, -np.inf)
         order = np.argsort(-scores, kind="stable")[: self.retrieve]
         best = looked_at[order[np.isfinite(scores[order])]]
@@ -215,28 +188,21 @@ class RecommenderReference:
             place = min(len(chosen), self.k - 1)
             chosen[place:] = [new]
             score[place:] = self._pool_probability(ranking_clicks, np.asarray([new]))
+        missing = self.k - len(chosen)
         return {
-            "news_id": [self.catalogue.news_ids[row].encode() for row in chosen],
-            "title": [self.catalogue.titles[row].encode() for row in chosen],
-            "score": score,
+            "news_id": [self.catalogue.news_ids[row].encode() for row in chosen] + [b""] * missing,
+            "title": [self.catalogue.titles[row].encode() for row in chosen] + [b""] * missing,
+            "score": [*score, *[-1.0] * missing],
         }
 
     def _explored(self, reader: Vectors, found: npt.NDArray[np.bool_], newest: list[str]) -> int | None:
         """The new article for the last place, if this request explores."""
         key = tf.strings.to_hash_bucket_fast([KEY_SEPARATOR.join(newest)], KEY_BUCKETS)
-        new = np.flatnonzero(found & (self.catalogue.counters[:, 1] < NEW_VIEWS))
+        new = np.flatnonzero(found & is_new(self.catalogue.counters))
         if not len(new) or np.float32(key.numpy()[0]) >= np.float32(self.rules.exploration * KEY_BUCKETS):
             return None
         noise = np.asarray(exploration_noise(key, tf.constant(new[None])))[0]
         return int(new[np.argmax(self.catalogue.retrieval_vectors[new] @ reader + noise)])
-
-    def _looked_at(self, query: Vectors) -> Rows:
-        """Rows that a search compares with the reader: int64 [M]."""
-        if self.searched is None:
-            return np.arange(len(self.vectors))
-        nearest = np.argsort(-(self.means @ query), kind="stable")[: self.searched.probes]
-        rows = np.concatenate([self.searched.blocks[block] for block in sorted(nearest)])
-        return np.concatenate([rows, np.setdiff1d(np.array(self.also, np.int64), rows)])
 
     def _chosen(self, probability: Vectors, rows: Rows) -> list[int]:
         """Positions of the recommended articles among the retrieved rows, best first."""
@@ -267,10 +233,11 @@ class RecommenderReference:
     def _pool_probability(self, clicks: Vectors, rows: Rows) -> Vectors:
         if not len(rows):
             return np.zeros(0, np.float32)
-        shown, counters = self.catalogue.ranking_vectors[rows], self.catalogue.counters[rows]
-        logits = self.models.pool_logits(
-            *_history(clicks), tf.constant(shown[None]), tf.constant(counters[None])
+        shown = (
+            tf.constant(part[rows][None])
+            for part in (self.catalogue.ranking_vectors, self.catalogue.counters)
         )
+        logits = self.models.pool_logits(*_history(clicks), *shown)
         return np.asarray(tf.sigmoid(logits))[0]
 
     def _ranked(self, clicks: Vectors, shown: Vectors, mask: Any, counters: Vectors | None) -> Vectors:
@@ -280,17 +247,6 @@ class RecommenderReference:
         candidates = tf.constant(shown[None]), tf.constant(mask[None])
         logits = click_logits(self.models, *_history(clicks), *candidates, counters=live)
         return np.asarray(tf.sigmoid(logits))[0]
-
-
-def _may_be_shown(catalogue: Catalogue, limit: float | None) -> npt.NDArray[np.bool_]:
-    """Articles that are published, not withdrawn and, with an age limit, dated and not stale: bool [N]."""
-    counters = dict(zip(COUNTERS, catalogue.counters.T, strict=True))
-    age = counters["age_hours"]
-    shown = (age >= 0) & ~np.asarray(catalogue.withdrawn)
-    if limit is not None:
-        timed = (counters["views"] > 0) | (age != 0)
-        shown &= timed & ((age <= np.float32(limit)) | (counters["clicks_24h"] >= STILL_READ))
-    return shown
 
 
 def _history(clicks: Vectors) -> tuple[tf.Tensor, tf.Tensor]:
@@ -312,18 +268,3 @@ def _number(text: bytes) -> float:
     except ValueError:
         return 0.0
     return min(number, LARGEST_NUMBER) if 0 <= number < float("inf") else 0.0
-
-
-def _stack(output: Output, rows: list[Any], width: int | None) -> npt.NDArray[Any]:
-    """Rows of different lengths as one array, with the padding that the graph uses; `width` of axis 1."""
-    dtype: Any = {"string": object, "bool": bool, "float32": np.float32}[output.dtype]
-    arrays = [np.array(row, dtype) for row in rows]
-    shape = np.max([array.shape for array in arrays], axis=0).astype(int).tolist()
-    if width is not None:
-        shape[0] = width
-    padding = b"" if output.dtype == "string" else output.padding or 0
-    filled = np.full((len(rows), *shape), padding, dtype)
-    for number, array in enumerate(arrays):
-        place: Any = (number, *(slice(size) for size in array.shape))
-        filled[place] = array
-    return filled
