@@ -74,13 +74,14 @@ class TwoTowerScorer:
 
     def click_shares(self, histories: Sequence[Rows]) -> Scores:
         """Weight of each click in its reader's vector: float32 [clicks] for each history, with sum 1."""
-
-        def shares(rows: npt.NDArray[np.int64]) -> tf.Tensor:
-            places, mask = padded([histories[at] for at in rows])
-            return self.two_tower.user_tower.click_shares(tf.gather(self.vectors, places), mask)
-
-        found = zip(_by_length(shares, histories), histories, strict=True)
-        return [of_clicks[: len(history)] for of_clicks, history in found]
+        tower = self.two_tower.user_tower
+        shares = tf.function(  # of any length: Keras warns of a softmax over one click
+            lambda places, mask: tower.click_shares(tf.gather(self.vectors, places), mask),
+            _ROWS,
+            autograph=False,
+        )
+        found = _by_length(lambda rows: shares(*padded([histories[at] for at in rows])), histories)
+        return [row[: len(history)] for row, history in zip(found, histories, strict=True)]
 
     def __call__(self, examples: Sequence[ImpressionExample]) -> Scores:
         """Per impression float32 [candidates]."""
