@@ -16,7 +16,8 @@ from genre_tf.benchmarks.cross_encoder import PAIRS, CrossEncoder
 from genre_tf.benchmarks.measuring import BenchOptions, Rate, Row, compare
 from genre_tf.config import RunConfig
 from genre_tf.data.batches import impression_batches
-from genre_tf.data.records import prepare, read_articles
+from genre_tf.data.prepared import read_articles
+from genre_tf.data.preparing import prepare
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, ranker_of, save_backbone
 from genre_tf.models.news_encoder import Categories
 from genre_tf.models.ranker import Ranker

@@ -14,7 +14,7 @@ from genre_tf.config import WritingConfig, read_config
 from genre_tf.contract import RECOMMENDER
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.counters import Counters
-from genre_tf.data.manifest import load_manifest
+from genre_tf.data.prepared import load_manifest
 from genre_tf.errors import InputError
 from genre_tf.evaluation.whole_pool import learned_limit
 from genre_tf.export.contract_file import files_fingerprint

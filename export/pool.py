@@ -12,11 +12,10 @@ import numpy.typing as npt
 from genre_tf.contract import COUNTERS
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.counters import Counters, epoch_seconds
-from genre_tf.data.decay import HOUR_SECONDS, UNKNOWN_TIME, merged
 from genre_tf.data.lines import FaultPolicy, find_file
-from genre_tf.data.manifest import COUNTERS_FILE
 from genre_tf.data.mind import BEHAVIORS, NEWS, inner_splits, iterate_behaviors, read_news, split_names
-from genre_tf.data.records import read_articles
+from genre_tf.data.prepared import COUNTERS_FILE, read_articles
+from genre_tf.data.view_log import HOUR_SECONDS, UNKNOWN_TIME, merged
 from genre_tf.errors import InputError
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.served_models import encode_table

@@ -206,7 +206,7 @@ def prepare(
     Example: genre prepare mind prepared
     """
     with working(f"preparing {data}"):
-        from genre_tf.data.records import prepare as write_folder
+        from genre_tf.data.preparing import prepare as write_folder
 
         prepared = write_folder(
             data,

@@ -54,40 +54,26 @@ class Article:
 
 @dataclass(frozen=True, slots=True)
 class Impression:
-    """The list that one reader was shown at one time, and the clicks on it.
+    """The list that one reader was shown at one time, and the clicks on it."""
 
-    Args:
-        impression_id: unique within a log.
-        user_id: the reader.
-        time: naive, as MIND writes it.
-        history: article ids the reader clicked before, oldest first; empty for a new reader.
-        candidates: article ids shown, in the order of the log.
-        clicked: one flag per candidate; None for a log without labels.
-        signals: what the reader did beyond clicking, for articles of `history` and `candidates`; None for a
-            log without such a column.
-    """
-
-    impression_id: str
+    impression_id: str  # unique within a log
     user_id: str
-    time: datetime
-    history: tuple[str, ...]
-    candidates: tuple[str, ...]
-    clicked: tuple[bool, ...] | None
-    signals: Signals | None = None
+    time: datetime  # naive, as MIND writes it
+    history: tuple[str, ...]  # articles that the reader clicked before, oldest first; empty for a new reader
+    candidates: tuple[str, ...]  # articles shown, in the order of the log
+    clicked: tuple[bool, ...] | None  # one flag per candidate; None for a log without labels
+    signals: Signals | None = None  # of articles of history and candidates; None without such a column
 
 
 @dataclass(frozen=True)
 class Split:
-    """One folder of a data set: its articles, its log, and the faults of the rows that were skipped.
-
-    `bad_rows` is the number of these rows; if there are very many, not all faults are listed.
-    """
+    """One folder of a data set: its articles, its log, and the faults of the rows that were skipped."""
 
     name: str
     articles: dict[str, Article]
     impressions: list[Impression]
     faults: list[Fault]
-    bad_rows: int = 0
+    bad_rows: int = 0  # number of these rows; if there are very many, not all faults are listed
 
     @property
     def labelled(self) -> bool:
@@ -96,11 +82,7 @@ class Split:
 
 
 def write_articles(path: Path, articles: Sequence[Article]) -> None:
-    """Writes articles, in their order, as an Arrow IPC file; equal articles give equal bytes.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Writes articles, in their order, as an Arrow IPC file; equal articles give equal bytes."""
     import pyarrow as pa
 
     columns = {name: pa.array([getattr(one, name) for one in articles], pa.string()) for name in TEXT_FIELDS}
@@ -140,19 +122,20 @@ def damaged(path: Path) -> InputError:
     return InputError(f"{path} is missing or damaged; run `genre prepare` again with --overwrite")
 
 
-PADDING_ARTICLE = Article("", "", "", "", "")
-"""Row 0 of every table: the padding of batches, and every unknown article."""
+def _texts(field: str) -> "cached_property[list[str]]":
+    """A text of all articles of a table, in the order of their rows; empty where there is none."""
+    return cached_property(lambda table: [getattr(article, field) for article in table.articles])
 
 
 class ArticleTable:
-    """Gives every article a row number; row 0 is the padding and unknown article, all of its fields empty.
+    """Gives every article a row number; row 0 is the padding of batches and every unknown article.
 
     Args:
         articles: in the order of their rows, without the padding article; of equal ids the first wins.
     """
 
     def __init__(self, articles: Iterable[Article] = ()) -> None:
-        by_id = {PADDING_ARTICLE.news_id: PADDING_ARTICLE}
+        by_id = {"": Article("", "", "", "", "")}
         for article in articles:
             by_id.setdefault(article.news_id, article)
         self.articles: list[Article] = list(by_id.values())
@@ -160,13 +143,9 @@ class ArticleTable:
 
     @classmethod
     def of(cls, *sources: Split | Iterable[Article]) -> "ArticleTable":
-        """Builds one table from several splits or lists of articles, in their order of appearance.
+        """Builds one table from several splits or lists of articles; of equal ids the first wins.
 
-        Args:
-            sources: splits or iterables of articles; of equal ids the first wins.
-
-        Returns:
-            The table. Rows of a first source do not change when more sources follow it.
+        Rows of a first source do not change when more sources follow it.
         """
         lists = (source.articles.values() if isinstance(source, Split) else source for source in sources)
         return cls(article for articles in lists for article in articles)
@@ -179,20 +158,14 @@ class ArticleTable:
         return self._row_of.get(news_id, 0)
 
     def rows(self, news_ids: Sequence[str]) -> npt.NDArray[np.int32]:
-        """Rows of several articles.
-
-        Args:
-            news_ids: n article ids.
-
-        Returns:
-            int32 [n]; 0 for each unknown id.
-        """
+        """Rows of n articles: int32 [n]; 0 for each unknown id."""
         return np.fromiter(map(self._row_of.get, news_ids, repeat(0)), np.int32, len(news_ids))
 
-    @cached_property
-    def news_ids(self) -> list[str]:
-        """Article ids in the order of their rows."""
-        return [article.news_id for article in self.articles]
+    news_ids = _texts("news_id")
+    titles = _texts("title")
+    abstracts = _texts("abstract")
+    categories = _texts("category")
+    subcategories = _texts("subcategory")
 
     @cached_property
     def known_ids(self) -> dict[str, str]:
@@ -200,32 +173,9 @@ class ArticleTable:
         return {news_id: news_id for news_id in self.news_ids[1:]}
 
     @cached_property
-    def titles(self) -> list[str]:
-        """Titles in the order of their rows."""
-        return [article.title for article in self.articles]
-
-    @cached_property
-    def abstracts(self) -> list[str]:
-        """Abstracts in the order of their rows; empty where there is none."""
-        return [article.abstract for article in self.articles]
-
-    @cached_property
-    def categories(self) -> list[str]:
-        """Categories in the order of their rows."""
-        return [article.category for article in self.articles]
-
-    @cached_property
-    def subcategories(self) -> list[str]:
-        """Subcategories in the order of their rows."""
-        return [article.subcategory for article in self.articles]
-
-    @cached_property
     def published(self) -> npt.NDArray[np.int64]:
-        """Publishing times in the order of the rows.
-
-        Returns:
-            int64 [rows], seconds since 1970 as `genre_tf.data.counters.epoch_seconds` counts them;
-            `PUBLISHED_UNKNOWN` for the padding article and if the time is unknown.
+        """Publishing times in the order of the rows: int64 [rows], seconds since 1970; `PUBLISHED_UNKNOWN`
+        for the padding article and if the time is unknown.
         """
         times = [article.published for article in self.articles]
         return np.array(times, "datetime64[s]").astype(np.int64)  # NumPy's "not a time" is the smallest int64

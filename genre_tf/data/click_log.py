@@ -3,17 +3,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.data.articles import Article, ArticleTable
-from genre_tf.data.columns import ImpressionColumns, ImpressionExample
-from genre_tf.data.counters import COUNTERS, Counters, epoch_time
-from genre_tf.data.examples import build_examples
+from genre_tf.config import SignalsConfig
+from genre_tf.data.articles import Article, ArticleTable, Impression, Split
+from genre_tf.data.columns import Block, Floats, ImpressionColumns, ImpressionExample, Ints, Rows, ends_of
+from genre_tf.data.counters import COUNTERS, Counters, epoch_seconds, epoch_time, impression_counters
 from genre_tf.data.mind import read_split
+from genre_tf.data.signals import DEFAULTS, click_weights
 from genre_tf.errors import InputError
 
 
@@ -108,12 +110,6 @@ class ClickLog:
     def head(self, impressions: int) -> "ClickLog":
         """The first impressions, with all articles."""
         return replace(self, examples=self.examples[:impressions])
-
-    def named_articles(self) -> npt.NDArray[np.bool_]:
-        """Which articles occur in impressions, bool [rows of the table]."""
-        named = np.zeros(len(self.table), bool)
-        named[self.examples.articles("history", "candidates")] = True
-        return named
 
     def batches(
         self, model: Any, batch_size: int = 32, *, shuffle: bool = False, seed: int | None = None
@@ -231,3 +227,90 @@ def read_mind(
     if not len(examples):
         raise InputError(f"{folder / split} holds no impression")
     return ClickLog(table, examples)
+
+
+def build_examples(
+    split: Split, table: ArticleTable, counters: Counters, max_history: int = 50
+) -> ImpressionColumns:
+    """Turns a split's log into examples, one per impression, in its order, readers without history included.
+
+    Args:
+        split: the log.
+        table: gives the articles' rows; usually built from this split and others.
+        counters: counters before the log; afterwards they include the whole log, and the publishing times of
+            the table's articles.
+        max_history: the newest clicks that are kept of each history.
+
+    Raises:
+        InputError: the counters include events that are not earlier than the log.
+    """
+    counters.publish(table.articles)
+    known = np.concatenate(
+        [np.zeros((0, len(COUNTERS)), np.float32), *impression_counters(split.impressions, counters)]
+    )
+    return ImpressionColumns([block_of(split.impressions, table, max_history, known)])
+
+
+def block_of(
+    impressions: Sequence[Impression],
+    table: ArticleTable,
+    max_history: int,
+    counters: Floats | None = None,
+    *,
+    first: int = 0,
+    signals: SignalsConfig = DEFAULTS,
+) -> Block:
+    """Turns impressions into columns; depends on nothing but its arguments.
+
+    Args:
+        impressions: consecutive rows of a log; all with signals or all without.
+        table: gives the articles' rows.
+        max_history: the newest known clicks that are kept of each history.
+        counters: float32 [candidates of all, 9], as of just before each impression; None: zeros.
+        first: row number of the first impression.
+        signals: how dwell time, comments and shares become weights.
+    """
+    reads, shows = [row.history for row in impressions], [row.candidates for row in impressions]
+    history_ends, candidate_ends = (ends_of([len(ids) for ids in each]) for each in (reads, shows))
+    history = table.rows(list(chain.from_iterable(reads)))
+    kept, kept_ends = newest_known(history, history_ends, max_history)
+    clicked = [row.clicked or (False,) * len(row.candidates) for row in impressions]
+    labels = np.fromiter(chain.from_iterable(clicked), np.uint8, int(candidate_ends[-1]))
+    weights: list[Floats | None] = [None, None]
+    if impressions and impressions[0].signals is not None:
+        given = [row.signals or () for row in impressions]
+        of_read, of_shown = (
+            np.concatenate([click_weights(*row, signals) for row in zip(ids, given, strict=True)])
+            for ids in (reads, shows)
+        )
+        weights = [of_read[kept], np.where(labels > 0, of_shown, np.float32(1))]
+    return Block(
+        impression=np.arange(first, first + len(impressions)),
+        seconds=np.array([epoch_seconds(row.time) for row in impressions], np.int64),
+        user_id=[row.user_id for row in impressions],
+        history_ends=kept_ends,
+        history=history[kept],
+        candidate_ends=candidate_ends,
+        candidates=table.rows(list(chain.from_iterable(shows))),
+        labels=labels,
+        counters=np.zeros((len(labels), len(COUNTERS)), np.float32) if counters is None else counters,
+        history_weights=weights[0],
+        label_weights=weights[1],
+    )
+
+
+def newest_known(rows: Rows, ends: Ints, most: int) -> tuple[npt.NDArray[np.bool_], Ints]:
+    """Which clicks of some histories are kept: the newest `most` whose article is known.
+
+    Args:
+        rows: int32 [h], article rows, 0 if unknown, oldest first in each history.
+        ends: int64 [n + 1], where each history begins, and where the last one ends.
+        most: clicks of each history.
+
+    Returns:
+        bool [h]; and the ends of what is kept, int64 [n + 1].
+    """
+    known = np.concatenate([[0], np.cumsum(rows > 0)])  # before each click
+    newer = np.repeat(known[ends[1:]], np.diff(ends)) - known[1:]
+    kept = (rows > 0) & (newer < most)
+    return kept, np.concatenate([[0], np.cumsum(kept)])[ends]

@@ -6,7 +6,7 @@ which took more time than everything else, and the more the larger the log.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,32 +70,19 @@ class Block:
     """Columns of n impressions in memory, with h clicks in all histories and c candidates.
 
     Columns that were not asked for are empty.
-
-    Args:
-        impression: int64 [n], row numbers in the log.
-        seconds: int64 [n], times since 1970 on the log's own clock.
-        user_id: n readers.
-        history_ends: int [n + 1], where each history begins in `history`, and where the last one ends.
-        history: int32 [h], article rows, oldest click first.
-        candidate_ends: int [n + 1], the same for the candidates.
-        candidates: int32 [c], article rows.
-        labels: uint8 [c], 1 for a click.
-        counters: float32 [c, 9], in the order of `COUNTERS`.
-        history_weights: float32 [h], see `ImpressionExample`; None in a log without signals.
-        label_weights: float32 [c], likewise.
     """
 
-    impression: Ints
-    seconds: Ints
-    user_id: Sequence[str]
-    history_ends: npt.NDArray[np.integer]
-    history: Rows
-    candidate_ends: npt.NDArray[np.integer]
-    candidates: Rows
-    labels: npt.NDArray[np.uint8]
-    counters: Floats
-    history_weights: Floats | None = None
-    label_weights: Floats | None = None
+    impression: Ints  # int64 [n], row numbers in the log
+    seconds: Ints  # int64 [n], times since 1970 on the log's own clock
+    user_id: Sequence[str]  # n readers
+    history_ends: npt.NDArray[np.integer]  # int [n + 1], where histories begin, and where the last one ends
+    history: Rows  # int32 [h], article rows, oldest click first
+    candidate_ends: npt.NDArray[np.integer]  # int [n + 1], the same for the candidates
+    candidates: Rows  # int32 [c], article rows
+    labels: npt.NDArray[np.uint8]  # uint8 [c], 1 for a click
+    counters: Floats  # float32 [c, 9], in the order of `COUNTERS`
+    history_weights: Floats | None = None  # float32 [h], see `ImpressionExample`
+    label_weights: Floats | None = None  # float32 [c]
 
     @classmethod
     def of(cls, examples: Sequence[ImpressionExample]) -> Self:
@@ -223,7 +210,7 @@ class BlockFile:
     def write_counters(self, begin: int, counters: Floats) -> None:
         """Replace counters, from the candidate `begin` on."""
         place = self._places["counters"] + begin * _KINDS["counters"].itemsize
-        os.pwrite(self._file, np.ascontiguousarray(counters, np.float32), place)
+        os.pwrite(self._file, counters.astype(np.float32, copy=False).tobytes(), place)
 
     def _read(self, name: str, kind: np.dtype[Any], begin: int, end: int) -> npt.NDArray[Any]:
         size, place = (end - begin) * kind.itemsize, self._places.get(name, 0) + begin * kind.itemsize
@@ -320,6 +307,27 @@ class ImpressionColumns(Sequence[ImpressionExample]):
                 found[values] = True
         return np.flatnonzero(found).astype(np.int32)
 
+    def clicks(self, among: Callable[[Block], npt.NDArray[np.bool_]]) -> tuple[Rows, Rows]:
+        """The clicks among some candidates, which are chosen by a mask of all candidates of a block.
+
+        Returns:
+            Number of the impression, place of the candidate in it, int32 [k] each.
+        """
+        numbers, places, begin = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)], 0
+        for block in self.blocks("candidates", "labels"):
+            at = np.flatnonzero(block.labels & among(block))
+            row = block.row_of_candidate[at]
+            numbers.append((begin + row).astype(np.int32))
+            places.append((at - block.candidate_ends[row]).astype(np.int32))
+            begin += len(block)
+        return np.concatenate(numbers), np.concatenate(places)
+
+    def named(self, articles: int) -> npt.NDArray[np.bool_]:
+        """Which rows of a table of so many articles occur in histories and candidates: bool [articles]."""
+        named = np.zeros(articles, bool)
+        named[self.articles("history", "candidates")] = True
+        return named
+
     def take(self, numbers: npt.ArrayLike, *names: str) -> Block:
         """Some impressions, copied into memory.
 
@@ -344,7 +352,8 @@ class ImpressionColumns(Sequence[ImpressionExample]):
         for name in ("impression", "seconds"):
             columns[name] = _joined([getattr(part, name)[begin:end] for part, begin, end in runs])
         for name in ("history_ends", "candidate_ends"):
-            lengths = [np.diff(getattr(part, name)[begin : end + 1]) for part, begin, end in runs]
+            of_runs = [(getattr(part, name), begin, end) for part, begin, end in runs]
+            lengths = [every[begin + 1 : end + 1] - every[begin:end] for every, begin, end in of_runs]
             columns[name] = ends_of(_joined(lengths))
         return Block(user_id=[user for some in users for user in some], **columns)
 

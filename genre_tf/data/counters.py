@@ -3,7 +3,7 @@
 Counters that look into the future add 4 points of AUC in evaluation, which no live system can reach.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from datetime import datetime
 from itertools import chain, repeat
@@ -15,19 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.data.articles import Article, Impression
-from genre_tf.data.decay import (
+from genre_tf.data.mind import epoch_seconds, epoch_time
+from genre_tf.data.view_log import (
     COUNTERS,
     COUNTS,
     UNKNOWN_TIME,
     CounterState,
-    Ints,
+    Events,
+    Hours,
+    HourSums,
     age_seconds,
     counter_columns,
     earliest,
     halved,
 )
-from genre_tf.data.mind import epoch_seconds, epoch_time
-from genre_tf.data.view_log import ViewLog
 from genre_tf.errors import InputError
 
 __all__ = ["COUNTERS", "Counters", "epoch_seconds", "epoch_time", "impression_counters"]
@@ -80,25 +81,13 @@ class Counters:
         return deepcopy(self)
 
     def publish(self, articles: Iterable[Article]) -> None:
-        """Takes in publishing times; an article's age counts from its publication, or from an earlier view.
-
-        Args:
-            articles: those without a time change nothing.
-        """
-        times = {
-            article.news_id: epoch_seconds(article.published)
-            for article in articles
-            if article.published is not None
-        }
+        """Takes in publishing times: an article's age counts from its publication or an earlier view."""
+        times = {one.news_id: epoch_seconds(one.published) for one in articles if one.published is not None}
         rows = self._rows(list(times))
         self._first[rows] = earliest(self._first[rows], np.fromiter(times.values(), np.int64, len(times)))
 
     def observe(self, impression: Impression) -> None:
-        """Counts the views and clicks of an impression.
-
-        Args:
-            impression: not necessarily newer than those before.
-        """
+        """Counts the views and clicks of an impression, not necessarily newer than those before."""
         self.newest = impression.time if self.newest is None else max(impression.time, self.newest)
         self._waiting.append(impression)
         if len(self._waiting) >= _COUNTED_TOGETHER:
@@ -131,11 +120,7 @@ class Counters:
             )
 
     def state(self, news_ids: Sequence[str]) -> CounterState:
-        """The state of N articles, as of the newest impression.
-
-        Args:
-            news_ids: article ids, known or not.
-        """
+        """The state of N articles, known or not, as of the newest impression."""
         rows = self._known_rows(news_ids)
         counts = self._counts[rows]
         if self.newest is None:
@@ -145,12 +130,7 @@ class Counters:
         return CounterState(counts, self._first[rows], newest)
 
     def replace(self, news_ids: Sequence[str], state: CounterState) -> None:
-        """Replaces the state of N articles.
-
-        Args:
-            news_ids: their ids, each once.
-            state: the new state of these articles, later than the present one.
-        """
+        """Replaces the state of N articles, each named once, by a later one."""
         self._count_waiting()
         known = (state.first != UNKNOWN_TIME).tolist()
         rows = self._rows([news_id for news_id, one in zip(news_ids, known, strict=True) if one])
@@ -160,20 +140,13 @@ class Counters:
             self.newest = epoch_time(state.seconds)
 
     def save(self, file: Path) -> None:
-        """Writes the counters as `.npz` without pickles; equal counters give equal bytes.
-
-        Args:
-            file: path, ending in `.npz`.
-        """
+        """Writes the counters as `.npz` without pickles; equal counters give equal bytes."""
         arrays: dict[str, Any] = {"format": np.int64(_FORMAT), **self._arrays()}
         np.savez(file, **arrays)
 
     @classmethod
     def load(cls, file: Path) -> "Counters":
         """Reads what `save` wrote.
-
-        Args:
-            file: the `.npz` file.
 
         Raises:
             InputError: the file is missing, or holds no counters or those of another version.
@@ -209,10 +182,10 @@ class Counters:
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
-        self._log_of(waiting)
+        self._count(waiting)
 
-    def _log_of(self, impressions: Sequence[Impression]) -> tuple[ViewLog, npt.NDArray[np.int32], Ints]:
-        """Counts impressions; returns their log, and the row in it and the second of each of their views."""
+    def _count(self, impressions: Sequence[Impression]) -> Callable[[], npt.NDArray[np.float32]]:
+        """Counts impressions; what it returns gives the counters just before each of their views."""
         sizes = [len(impression.candidates) for impression in impressions]
         times = np.array([epoch_seconds(impression.time) for impression in impressions], np.int64)
         seconds = np.repeat(times, sizes)
@@ -222,9 +195,9 @@ class Counters:
         shown = chain.from_iterable(impression.candidates for impression in impressions)
         rows = np.array([row_of.setdefault(news_id, len(row_of)) for news_id in shown], np.int32)
         news_ids = list(row_of)
-        log = ViewLog(len(news_ids), rows, seconds, clicked, self.state(news_ids))
-        self.replace(news_ids, log.state())
-        return log, rows, seconds
+        hours = Hours(HourSums.of(rows, seconds, clicked), len(news_ids), self.state(news_ids), None)
+        self.replace(news_ids, hours.state())
+        return lambda: hours.before(rows, seconds, Events(rows, seconds, clicked))
 
     def _whole(self, name: str) -> dict[str, int]:
         self._count_waiting()
@@ -268,7 +241,7 @@ def impression_counters(
     if not impressions:
         return []
     counters.require_before(min(impression.time for impression in impressions))
-    log, rows, seconds = counters._log_of(impressions)
+    before = counters._count(impressions)
     counters.newest = max(impression.time for impression in impressions)
     ends = np.cumsum([len(impression.candidates) for impression in impressions])
-    return np.split(log.before(rows, seconds), ends[:-1])
+    return np.split(before(), ends[:-1])

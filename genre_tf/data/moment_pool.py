@@ -7,39 +7,22 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.data.columns import Floats, ImpressionColumns, ImpressionExample, Ints
-from genre_tf.data.view_log import ColumnLog, CounterState
+from genre_tf.data.columns import Floats, ImpressionColumns, ImpressionExample, Ints, Rows
+from genre_tf.data.view_log import ColumnLog
 
 _DAY_HOURS = 24
 
-Rows = npt.NDArray[np.int32]
 
-
-class MomentPool:
+class MomentPool(ColumnLog):
     """The pool of any moment of a log: every article that the log shows to anyone on that day.
 
     A log rarely says which articles a site had published at a moment, but it says which ones it showed on
-    that day, and the two differ little. Counters know only what happened before the moment.
-
-    Args:
-        examples: the impressions of the log, in any order.
-        articles: rows of the article table.
-        earlier: state before the log.
-        published: int64 [articles], seconds since 1970; see `ViewLog`.
+    that day, and the two differ little. Counters (`before`) know only what happened before the moment.
     """
-
-    def __init__(
-        self,
-        examples: Sequence[ImpressionExample],
-        articles: int,
-        earlier: CounterState | None = None,
-        published: Ints | None = None,
-    ) -> None:
-        self._log = ColumnLog(ImpressionColumns.of(examples), articles, earlier, published)
 
     @cached_property
     def _rows_of_day(self) -> dict[int, Rows]:
-        days, rows = self._log.hours.hours // _DAY_HOURS, self._log.hours.rows
+        days, rows = self.hours.hours // _DAY_HOURS, self.hours.rows
         return {day: np.unique(rows[days == day]).astype(np.int32) for day in np.unique(days).tolist()}
 
     def rows(self, seconds: int) -> Rows:
@@ -51,10 +34,6 @@ class MomentPool:
         days, places = np.unique(seconds // 86_400, return_inverse=True)
         found = [len(self._rows_of_day.get(day, ())) for day in days.tolist()]
         return np.array(found, np.int64)[places]
-
-    def counters(self, rows: npt.ArrayLike, seconds: int) -> Floats:
-        """Counters of articles just before a moment: rows int [N] -> float32 [N, 9]."""
-        return self._log.before(rows, seconds)
 
 
 def moment(example: ImpressionExample) -> int:
@@ -90,7 +69,7 @@ def draw_from_pool(
     """
     generator = np.random.default_rng(seed)
     columns = ImpressionColumns.of(examples)
-    numbers, places = clicks_of(columns)
+    numbers, places = columns.clicks(lambda block: block.candidates > 0)
     chosen = np.sort(generator.permutation(len(numbers))[:most])
     made, probabilities = [], []
     for number, place in zip(numbers[chosen].tolist(), places[chosen].tolist(), strict=True):
@@ -99,18 +78,6 @@ def draw_from_pool(
             made.append(example)
             probabilities.append(probability)
     return ImpressionColumns.of(made), probabilities
-
-
-def clicks_of(columns: ImpressionColumns) -> tuple[Ints, Ints]:
-    """The clicks of a log on known articles: number of the impression, place of the candidate, int64 [k]."""
-    numbers, places, begin = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
-    for block in columns.blocks("candidates", "labels"):
-        at = np.flatnonzero(block.labels & (block.candidates > 0))
-        row = block.row_of_candidate[at]
-        numbers.append(begin + row)
-        places.append(at - block.candidate_ends[row])
-        begin += len(block)
-    return np.concatenate(numbers), np.concatenate(places)
 
 
 def _with_pool(
@@ -131,7 +98,7 @@ def _with_pool(
     rest = rest[~np.isin(rest, never)]
     others = generator.permutation(rest)[:drawn]
     candidates = np.concatenate([example.candidates[[click]], example.candidates[beside], others])
-    counters = [example.counters[[click]], example.counters[beside], pool.counters(others, seconds)]
+    counters = [example.counters[[click]], example.counters[beside], pool.before(others, seconds)]
     shares = (len(beside) / max(1, len(passed)), len(others) / max(1, len(rest)))
     probability = np.repeat([1.0, *shares], [1, len(beside), len(others)]).astype(np.float32)
     labels = np.zeros(len(candidates), np.float32)

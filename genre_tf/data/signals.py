@@ -18,19 +18,12 @@ _NUMBER = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 
 class Signal(NamedTuple):
-    """The signals of one reader for one article.
-
-    Args:
-        news_id: the article.
-        dwell: seconds that it was read; None if unknown.
-        comments: number of comments that the reader wrote.
-        shares: how often the reader shared it.
-    """
+    """The signals of one reader for one article."""
 
     news_id: str
-    dwell: float | None = None
-    comments: float = 0.0
-    shares: float = 0.0
+    dwell: float | None = None  # seconds that it was read; None if unknown
+    comments: float = 0.0  # number of comments that the reader wrote
+    shares: float = 0.0  # how often the reader shared it
 
 
 Signals = tuple[Signal, ...]
@@ -45,7 +38,7 @@ def parse_signals(text: str, news_ids: Mapping[str, str] | None) -> tuple[Signal
             strings; None: any id is allowed.
 
     Returns:
-        One signal per article, and the fault of the column, if any.
+        One signal per article, and the faults of the column.
     """
     found: dict[str, Signal] = {}
     wrong = []
@@ -90,10 +83,6 @@ def click_weight(signal: Signal, settings: SignalsConfig = DEFAULTS) -> float:
     The first term is 1 if the dwell time is unknown; it uses the logarithm, as dwell times are about
     log-normal. With the defaults 5 s weigh 0.52, 30 s 1, 300 s 1.66.
 
-    Args:
-        signal: signal of one reader and one article.
-        settings: settings of the formula.
-
     Source: Fox et al., "Evaluating Implicit Measures to Improve Web Search", 2005 (30 s: a satisfied click);
     Yi et al., "Beyond Clicks: Dwell Time for Personalization", RecSys 2014 (the logarithm of it).
     """
@@ -107,15 +96,6 @@ def click_weight(signal: Signal, settings: SignalsConfig = DEFAULTS) -> float:
 def click_weights(
     news_ids: Sequence[str], signals: Signals, settings: SignalsConfig = DEFAULTS
 ) -> npt.NDArray[np.float32]:
-    """Weights of several articles of one row.
-
-    Args:
-        news_ids: n article ids.
-        signals: signals of the row.
-        settings: settings of the formula.
-
-    Returns:
-        float32 [n], 1 if no signals are known.
-    """
+    """Weights of n articles of one row: float32 [n], 1 if no signals are known."""
     weights = {signal.news_id: click_weight(signal, settings) for signal in signals}
     return np.asarray([weights.get(news_id, 1.0) for news_id in news_ids], np.float32)

@@ -1,64 +1,134 @@
 """The counters of a log just before any moment: how often and how recently articles were shown and clicked.
 
-Everything counts in the same three steps, so that one process and Beam's workers get the same numbers to the
-last bit: the events of each article and hour are summed as whole numbers, so their order does not matter
-(`HourSums`); the sums of the hours are added one by one, each to what is left of those before (`Hours`); and
-within an hour its own events are looked up (`Events`). No step subtracts large sums, so no digits are lost.
-Only the last step needs single events, and only those of its hour, so a log of any size takes little memory.
+The weight of a click or view halves with every half-life. Everything counts in the same three steps, so that
+one process and Beam's workers get the same numbers to the last bit: the events of each article and hour are
+summed as whole numbers, so their order does not matter (`HourSums`); the sums of the hours are added one by
+one, each to what is left of those before (`Hours`); and within an hour its own events are looked up
+(`Events`). No step subtracts large sums, so no digits are lost. Only the last step needs single events, and
+only those of its hour, so a log of any size takes little memory.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.data.columns import ImpressionColumns
-from genre_tf.data.decay import (
-    COUNTERS,
-    COUNTS,
-    HALF_LIVES_HOURS,
-    HOUR_SECONDS,
-    UNKNOWN_TIME,
-    CounterState,
-    Floats,
-    Ints,
-    age_seconds,
-    counter_columns,
-    earliest,
-    halved,
-    remaining,
-)
+from genre_tf.contract import COUNTERS
+from genre_tf.data.articles import PUBLISHED_UNKNOWN
+from genre_tf.data.columns import ImpressionColumns, ImpressionExample, Rows
 
-Rows = npt.NDArray[np.int32]
+HALF_LIVES_HOURS = (1, 6, 24)
+
+COUNTS = tuple(name for name in COUNTERS if name != "age_hours")
+"""The counters that events add to, in the order of `CounterState.counts`: two plain and six halved ones."""
+
+UNKNOWN_TIME = PUBLISHED_UNKNOWN
+"""Marks an unknown time: the smallest int64."""
+
+HOUR_SECONDS = 3600
+
+_HALF_LIVES_SECONDS = HOUR_SECONDS * np.array(HALF_LIVES_HOURS, np.float64)
+_VIEWS, _AGE_HOURS = COUNTERS.index("views"), COUNTERS.index("age_hours")
+_NEVER = 1 << 62  # later than any time, and small enough to subtract
 
 _UNIT = 2.0**-36  # unit of weights: an int64 holds 67 million views of an article in one hour
 _TOGETHER = 1 << 18  # events or queries at a time, so that what they need besides stays small
 _GROUP_VIEWS = 1 << 21  # views of the hours whose events are looked up together
 _GROUPS = 8  # such groups in memory, 80 MB each
 
-WEIGHTS: Ints = np.rint(1 / remaining(np.arange(HOUR_SECONDS)) / _UNIT).astype(np.int64)
-"""Weight of an event in each second of an hour, as of the beginning of the hour: int64 [3600, 3], in units.
-
-An event in the first second weighs one; later ones weigh more, as they decay less until the hour ends.
-"""
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
-def from_units(sums: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Sums of `WEIGHTS` as numbers of events; float32 everywhere, so that all users round the same way."""
+@dataclass(frozen=True, eq=False)
+class CounterState:
+    """State of N articles at a moment."""
+
+    counts: Floats  # float64 [N, 8]: clicks, views, the halved clicks, the halved views
+    # int64 [N], seconds since 1970: publication of each article, or its first view if that was earlier or no
+    # publication is known; `UNKNOWN_TIME` for an article with neither
+    first: Ints
+    seconds: int | None = None  # the moment: that of the newest event; None if nothing has happened yet
+
+
+def _remaining(seconds: npt.ArrayLike) -> Floats:
+    """The part of a click or view that is left after some seconds [...], for each half-life: [..., 3]."""
+    return np.exp2(-np.asarray(seconds, np.float64)[..., None] / _HALF_LIVES_SECONDS)
+
+
+def halved(counts: npt.ArrayLike, seconds: npt.ArrayLike) -> Floats:
+    """Halved clicks and views [..., 6] some seconds [...] later."""
+    return np.asarray(counts, np.float64) * np.tile(_remaining(seconds), 2)
+
+
+def counter_columns(counts: npt.ArrayLike, seconds: npt.ArrayLike, ages: npt.ArrayLike) -> Floats:
+    """The counters of some articles, float64 [..., 9], some time after they were counted.
+
+    Args:
+        counts: [..., 8], as in `CounterState`.
+        seconds: [...], since the counts were taken; negative values count as 0.
+        ages: [...], from `age_seconds`.
+    """
+    counts = np.asarray(counts, np.float64)
+    columns = np.empty((*counts.shape[:-1], len(COUNTERS)))
+    columns[..., :2] = counts[..., :2]
+    columns[..., 2] = np.asarray(ages) / HOUR_SECONDS
+    columns[..., 3:] = halved(counts[..., 2:], np.maximum(seconds, 0))
+    return columns
+
+
+def age_seconds(first: Ints, seconds: npt.ArrayLike) -> Ints:
+    """Age of articles at a moment in seconds: int64 [...]; 0 if `first` is unknown or later."""
+    never = np.where(first == UNKNOWN_TIME, _NEVER, first)
+    return np.maximum(np.asarray(seconds, np.int64) - never, 0)
+
+
+def earliest(*times: Ints) -> Ints:
+    """The earliest known of several times: int64 [N] each; `UNKNOWN_TIME` if none is known."""
+    first = np.minimum.reduce([np.where(each == UNKNOWN_TIME, _NEVER, each) for each in times])
+    return np.where(first == _NEVER, UNKNOWN_TIME, first)
+
+
+def merged(
+    before: npt.NDArray[np.float32], hours: float, log: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Earlier counters and those of a later log, added up.
+
+    Args:
+        before: float32 [N, 9]; the age of an article under embargo may be negative.
+        hours: hours between the times of `before` and `log`.
+        log: float32 [N, 9], of the log alone.
+
+    Returns:
+        float32 [N, 9], as of the moment of `log`; the age comes from `before` if it has one.
+    """
+    has_age = (before[:, _VIEWS] > 0) | (before[:, _AGE_HOURS] != 0)
+    both = before.astype(np.float64)
+    both[:, _AGE_HOURS + 1 :] = halved(both[:, _AGE_HOURS + 1 :], hours * HOUR_SECONDS)
+    ages = np.where(has_age, both[:, _AGE_HOURS] + hours, log[:, _AGE_HOURS])
+    both += log
+    both[:, _AGE_HOURS] = ages
+    return both.astype(np.float32)
+
+
+# Weight of an event in each second of an hour, as of the beginning of the hour: int64 [3600, 3], in units. An
+# event in the first second weighs one; later ones weigh more, as they decay less until the hour ends.
+_WEIGHTS: Ints = np.rint(1 / _remaining(np.arange(HOUR_SECONDS)) / _UNIT).astype(np.int64)
+
+
+def _from_units(sums: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Sums of `_WEIGHTS` as numbers of events; float32 everywhere, so that all users round the same way."""
     return (np.asarray(sums, np.int64) * _UNIT).astype(np.float32)
 
 
 class HourSums(NamedTuple):
-    """Sums over the events of each article and hour, in any order; sums of parts of a log can be merged.
+    """Sums over the events of each article and hour, in any order; sums of parts of a log can be merged."""
 
-    Args:
-        keys: int64 [H], ascending: the article's row and the hour since 1970, see `_key`.
-        totals: int64 [H, 10]: clicks, views, six sums of `WEIGHTS` (of the clicks, of the views), seconds of
-            the oldest and of the newest view.
-    """
-
-    keys: Ints
+    keys: Ints  # int64 [H], ascending: the article's row and the hour since 1970, see `_key`
+    # int64 [H, 10]: clicks, views, six sums of `_WEIGHTS` (of the clicks, then of the views), seconds of the
+    # oldest and of the newest view
     totals: Ints
 
     @classmethod
@@ -69,7 +139,7 @@ class HourSums(NamedTuple):
         for start in range(0, len(rows), _TOGETHER):
             some = slice(start, start + _TOGETHER)
             hours, within = np.divmod(seconds[some], HOUR_SECONDS)
-            weights, clicks = WEIGHTS[within], clicked[some, None].astype(np.int64)
+            weights, clicks = _WEIGHTS[within], clicked[some, None].astype(np.int64)
             times = seconds[some, None]
             totals = np.hstack([clicks, np.ones_like(clicks), clicks * weights, weights, times, times])
             parts.append(_summed(_key(rows[some], hours), totals))
@@ -88,6 +158,24 @@ class HourSums(NamedTuple):
         return cls(*_summed(np.concatenate(keys), np.concatenate(totals)))
 
 
+def _key(rows: npt.ArrayLike, hours: npt.ArrayLike) -> Ints:
+    """Rows and hours since 1970 as one number each, which sorts by row, then hour."""
+    return (np.asarray(rows, np.int64) << 32) + (np.asarray(hours, np.int64) + (1 << 31))
+
+
+def _summed(keys: Ints, totals: Ints) -> tuple[Ints, Ints]:
+    """The rows of equal keys as one: [H] keys, ascending, and [H, 10] totals."""
+    order = np.argsort(keys, kind="stable")
+    keys, totals = keys[order], totals[order]
+    begins = np.flatnonzero(np.diff(keys, prepend=-1))
+    if not len(begins):
+        return keys, totals
+    sums = np.add.reduceat(totals, begins)
+    sums[:, 8] = np.minimum.reduceat(totals[:, 8], begins)
+    sums[:, 9] = np.maximum.reduceat(totals[:, 9], begins)
+    return keys[begins], sums
+
+
 class Hours:
     """The state of N articles at the beginning and at the end of each hour in which they were shown.
 
@@ -103,7 +191,7 @@ class Hours:
     ) -> None:
         counted = sums.keys >= _key(1, -(1 << 31))
         self._keys, totals = sums.keys[counted], sums.totals[counted]
-        self.rows, self.hours = _row_and_hour(self._keys)
+        self.rows, self.hours = self._keys >> 32, (self._keys & 0xFFFFFFFF) - (1 << 31)
         nothing = CounterState(np.zeros((articles, len(COUNTS))), np.full(articles, UNKNOWN_TIME))
         known = nothing if earlier is None else earlier
         self._base = known.counts.copy()  # [articles, 8]
@@ -117,10 +205,9 @@ class Hours:
             self._newest = newest if known.seconds is None else max(newest, known.seconds)
         firsts = np.flatnonzero(np.diff(self.rows, prepend=-1))
         of_earlier = self._base[self.rows[firsts]]
-        self._within = from_units(totals[:, 2:8])
-        self._carried = carried(
-            self._within, begins, firsts, halved(of_earlier[:, 2:], begins[firsts] - self._base_moment)
-        )
+        self._within = _from_units(totals[:, 2:8])
+        known_then = halved(of_earlier[:, 2:], begins[firsts] - self._base_moment)
+        self._carried = _carried(self._within, begins, firsts, known_then)
         whole = np.cumsum(totals[:, :2], axis=0)  # of all articles
         lengths = np.diff(firsts, append=len(begins))
         self._whole = whole - np.repeat(whole[firsts] - totals[firsts, :2], lengths, axis=0)
@@ -186,6 +273,30 @@ class Hours:
         return columns
 
 
+def _carried(totals: npt.NDArray[np.float32], begins: Ints, firsts: Ints, known: Floats) -> Floats:
+    """Decayed sums at the beginning of each hour, of all events before it: float64 [H, 6].
+
+    Args:
+        totals: [H, 6], halved clicks and views that each hour of each article adds, as of its beginning.
+        begins: int64 [H], when each began, in seconds; hours of an article are adjacent, oldest first.
+        firsts: int64 [A], increasing from 0: the place of each article's first hour.
+        known: [A, 6], decayed sums of earlier logs at the beginning of each article's first hour.
+    """
+    sums = totals.astype(np.float64)
+    gaps = np.diff(begins, prepend=0)
+    gaps[firsts] = 0
+    left = np.tile(_remaining(gaps), 2)  # [hours, 6]
+    kept = np.empty(sums.shape)
+    kept[firsts] = known
+    lengths = np.diff(firsts, append=len(begins))
+    longest_first = np.argsort(-lengths, kind="stable")
+    places, lengths = firsts[longest_first], lengths[longest_first]
+    for hour in range(1, lengths[0] if len(lengths) else 0):
+        places = places[: np.searchsorted(-lengths, -hour)] + 1  # of the articles with so many hours
+        kept[places] = (kept[places - 1] + sums[places - 1]) * left[places]
+    return kept
+
+
 class Events:
     """The events of some hours, to be looked up within their hour; about 40 bytes each.
 
@@ -196,8 +307,9 @@ class Events:
     """
 
     def __init__(self, rows: Rows, seconds: Ints, clicked: npt.ArrayLike) -> None:
-        self._origin, hours = _span(seconds)
-        self._seconds_long = hours * HOUR_SECONDS
+        hours = seconds // HOUR_SECONDS if len(seconds) else np.zeros(1, np.int64)
+        self._origin = int(hours.min()) * HOUR_SECONDS
+        self._seconds_long = (int(hours.max()) + 1) * HOUR_SECONDS - self._origin
         keys = rows.astype(np.int64) * self._seconds_long + (seconds - self._origin)
         order = np.argsort(keys)[np.count_nonzero(rows == 0) :]
         self._keys = keys[order]
@@ -208,20 +320,16 @@ class Events:
         self._sums = np.empty((len(order), 2 * len(HALF_LIVES_HOURS)), np.float32)
         within = self._keys % HOUR_SECONDS
         for column in range(2 * len(HALF_LIVES_HOURS)):
-            weights = WEIGHTS[within, column % len(HALF_LIVES_HOURS)]
+            weights = _WEIGHTS[within, column % len(HALF_LIVES_HOURS)]
             if column < len(HALF_LIVES_HOURS):
                 weights *= is_click
             # May overflow int64 and wrap around: the differences are right all the same.
             total = np.cumsum(weights)
             before = total[begins] - weights[begins]
-            self._sums[:, column] = from_units(total - np.repeat(before, lengths))
+            self._sums[:, column] = _from_units(total - np.repeat(before, lengths))
 
     def within(self, rows: Ints, seconds: Ints) -> tuple[Ints, Ints, npt.NDArray[np.float32]]:
-        """What happened to an article in the hour of a moment, strictly before it.
-
-        Args:
-            rows: int64 [Q], articles.
-            seconds: int64 [Q], moments.
+        """What happened to articles, int64 [Q], in the hour of a moment, int64 [Q], strictly before it.
 
         Returns:
             clicks and views int64 [Q]; decayed sums as of the beginning of the hour, float32 [Q, 6].
@@ -236,63 +344,26 @@ class Events:
         return clicks, views, sums
 
 
-class ViewLog:
-    """Views and clicks of a log in memory, and the counters of any article just before any moment.
-
-    >>> rows, seconds = np.array([1, 1, 2], np.int32), np.array([0, 7200, 7200])
-    >>> log = ViewLog(3, rows, seconds, clicked=np.array([True, False, True]))
-    >>> log.before([1, 2], 7200)[0, :4].tolist()  # clicks, views, age, clicks halved each hour
-    [1.0, 1.0, 2.0, 0.25]
-
-    Args:
-        articles: N, with the padding article in row 0, for which nothing is counted.
-        rows: int32 [E], the article of each view, in any order.
-        seconds: int64 [E], when, since 1970.
-        clicked: bool or uint8 [E], whether it was clicked.
-        earlier: earlier state of the N articles, with only older events; None: empty.
-        published: int64 [N], seconds since 1970, when each article was published; `UNKNOWN_TIME` if unknown.
-    """
-
-    def __init__(
-        self,
-        articles: int,
-        rows: Rows,
-        seconds: Ints,
-        clicked: npt.ArrayLike,
-        earlier: CounterState | None = None,
-        published: Ints | None = None,
-    ) -> None:
-        self._events = Events(rows, seconds, clicked)
-        self._hours = Hours(HourSums.of(rows, seconds, clicked), articles, earlier, published)
-
-    def before(self, rows: npt.ArrayLike, seconds: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Counters strictly before a moment; see `Hours.before`."""
-        return self._hours.before(rows, seconds, self._events)
-
-    def state(self) -> CounterState:
-        """The state of the N articles after the whole log, as of its newest event."""
-        return self._hours.state()
-
-
 class ColumnLog:
-    """The same for a log in columns of any size, of which only some hours are held at a time.
+    """The counters of a log in columns of any size, of which only some hours' events are held at a time.
 
-    Args:
-        columns: the impressions of the log, in any order; quickest in the order of time.
-        articles: N, as in `ViewLog`.
-        earlier: as in `ViewLog`.
-        published: as in `ViewLog`.
+    The impressions may be in any order; that of time is quickest. The other arguments are those of `Hours`.
     """
 
     def __init__(
         self,
-        columns: ImpressionColumns,
+        examples: Sequence[ImpressionExample],
         articles: int,
         earlier: CounterState | None = None,
         published: Ints | None = None,
     ) -> None:
-        self._columns = columns
-        self.hours = Hours(_sums_of(columns), articles, earlier, published)
+        self._columns = columns = ImpressionColumns.of(examples)
+        blocks = columns.blocks("candidates", "labels")
+        sums = HourSums.merged(
+            HourSums.of(block.candidates, block.seconds[block.row_of_candidate], block.labels)
+            for block in blocks
+        )
+        self.hours = Hours(sums, articles, earlier, published)
         self._order = np.argsort(columns.seconds, kind="stable")
         hours = columns.seconds[self._order] // HOUR_SECONDS
         views = np.concatenate([[0], np.cumsum(columns.shown[self._order])])
@@ -315,86 +386,18 @@ class ColumnLog:
             int64 [k] in the order of time; float32 [candidates of all, 9].
         """
         for group in range(len(self._first_hours)):
-            numbers = self._order[self._starts[group] : self._starts[group + 1]]
-            rows, seconds, clicked = _views(self._columns, numbers)
+            numbers, rows, seconds, clicked = self._views(group)
             yield numbers, self.hours.before(rows, seconds, Events(rows, seconds, clicked))
 
+    def _views(self, group: int) -> tuple[Ints, Rows, Ints, npt.NDArray[np.uint8]]:
+        """The impressions of a group of hours; of their views the articles, seconds and clicks."""
+        numbers = self._order[slice(*self._starts[group : group + 2])]
+        block = self._columns.take(numbers, "candidates", "labels")
+        return numbers, block.candidates, block.seconds[block.row_of_candidate], block.labels
+
     def _events(self, group: int) -> Events:
-        events = self._groups.pop(group, None)
-        if events is None:
-            events = Events(*_views(self._columns, self._order[slice(*self._starts[group : group + 2])]))
-            while len(self._groups) >= _GROUPS:
-                self._groups.pop(next(iter(self._groups)))
+        events = self._groups.pop(group, None) or Events(*self._views(group)[1:])
+        while len(self._groups) >= _GROUPS:
+            self._groups.pop(next(iter(self._groups)))
         self._groups[group] = events  # the newest last
         return events
-
-
-def carried(totals: npt.ArrayLike, begins: Ints, firsts: Ints, known: npt.ArrayLike) -> Floats:
-    """Decayed sums at the beginning of each hour, of all events before it.
-
-    Args:
-        totals: [H, 6], halved clicks and views that each hour of each article adds, as of its beginning.
-        begins: int64 [H], when each began, in seconds; hours of an article are adjacent, oldest first.
-        firsts: int64 [A], increasing from 0: the place of each article's first hour.
-        known: [A, 6], decayed sums of earlier logs at the beginning of each article's first hour.
-
-    Returns:
-        float64 [H, 6].
-    """
-    totals = np.asarray(totals, np.float64)
-    gaps = np.diff(begins, prepend=0)
-    gaps[firsts] = 0
-    left = np.tile(remaining(gaps), 2)  # [hours, 6]
-    kept = np.empty(totals.shape)
-    kept[firsts] = known
-    lengths = np.diff(firsts, append=len(begins))
-    longest_first = np.argsort(-lengths, kind="stable")
-    places, lengths = firsts[longest_first], lengths[longest_first]
-    shortness = -lengths
-    for hour in range(1, lengths[0] if len(lengths) else 0):
-        places = places[: np.searchsorted(shortness, -hour)] + 1  # of the articles with so many hours
-        kept[places] = (kept[places - 1] + totals[places - 1]) * left[places]
-    return kept
-
-
-def _key(rows: npt.ArrayLike, hours: npt.ArrayLike) -> Ints:
-    """Rows and hours since 1970 as one number each, which sorts by row, then hour."""
-    return (np.asarray(rows, np.int64) << 32) + (np.asarray(hours, np.int64) + (1 << 31))
-
-
-def _row_and_hour(keys: Ints) -> tuple[Ints, Ints]:
-    return keys >> 32, (keys & 0xFFFFFFFF) - (1 << 31)
-
-
-def _summed(keys: Ints, totals: Ints) -> tuple[Ints, Ints]:
-    """The rows of equal keys as one: [H] keys, ascending, and [H, 10] totals."""
-    order = np.argsort(keys, kind="stable")
-    keys, totals = keys[order], totals[order]
-    begins = np.flatnonzero(np.diff(keys, prepend=-1))
-    if not len(begins):
-        return keys, totals
-    sums = np.add.reduceat(totals, begins)
-    sums[:, 8] = np.minimum.reduceat(totals[:, 8], begins)
-    sums[:, 9] = np.maximum.reduceat(totals[:, 9], begins)
-    return keys[begins], sums
-
-
-def _span(seconds: Ints) -> tuple[int, int]:
-    """The beginning of a log's first hour, and its number of hours up to its last."""
-    if not len(seconds):
-        return 0, 1
-    first, last = (int(each) // HOUR_SECONDS for each in (seconds.min(), seconds.max()))
-    return first * HOUR_SECONDS, last - first + 1
-
-
-def _sums_of(columns: ImpressionColumns) -> HourSums:
-    blocks = columns.blocks("candidates", "labels")
-    return HourSums.merged(
-        HourSums.of(block.candidates, block.seconds[block.row_of_candidate], block.labels) for block in blocks
-    )
-
-
-def _views(columns: ImpressionColumns, numbers: Ints) -> tuple[Rows, Ints, npt.NDArray[np.uint8]]:
-    """Each view of some impressions: the article, the second and whether it was clicked."""
-    block = columns.take(numbers, "candidates", "labels")
-    return block.candidates, block.seconds[block.row_of_candidate], block.labels

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.columns import ImpressionExample
-from genre_tf.data.text_examples import history_titles
+from genre_tf.data.learning_texts import history_titles
 from genre_tf.evaluation.scored_log import evenly
 from genre_tf.evaluation.scoring import padded
 from genre_tf.evaluation.significance import paired_bootstrap

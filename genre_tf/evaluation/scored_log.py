@@ -12,12 +12,11 @@ import numpy.typing as npt
 
 from genre_tf.config import RunConfig
 from genre_tf.data.articles import ArticleTable, Impression, Split
+from genre_tf.data.click_log import block_of
 from genre_tf.data.columns import Block, ImpressionColumns
 from genre_tf.data.counters import Counters, impression_counters
-from genre_tf.data.examples import block_of
-from genre_tf.data.manifest import COUNTERS_FILE, SPLITS
 from genre_tf.data.mind import read_split
-from genre_tf.data.records import read_articles, read_examples
+from genre_tf.data.prepared import COUNTERS_FILE, SPLITS, read_articles, read_examples
 from genre_tf.errors import InputError
 
 Row = TypeVar("Row")

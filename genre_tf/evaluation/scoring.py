@@ -13,8 +13,8 @@ from genre_tf.config import RunConfig, read_config
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import COUNTERS
-from genre_tf.data.records import read_articles
-from genre_tf.data.text_examples import TextExample
+from genre_tf.data.learning_texts import TextExample
+from genre_tf.data.prepared import read_articles
 from genre_tf.errors import InputError
 from genre_tf.evaluation.scored_log import ScoredLog
 from genre_tf.files import whole_file

@@ -16,10 +16,8 @@ import tensorflow as tf
 
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import COUNTERS, epoch_seconds
-from genre_tf.data.decay import UNKNOWN_TIME, earliest
-from genre_tf.data.manifest import SPLITS
-from genre_tf.data.records import read_examples
-from genre_tf.data.view_log import ViewLog
+from genre_tf.data.prepared import SPLITS, read_examples
+from genre_tf.data.view_log import UNKNOWN_TIME, ColumnLog, earliest
 from genre_tf.errors import InputError
 from genre_tf.evaluation.click_model import calibration
 from genre_tf.evaluation.pool_metrics import (
@@ -155,9 +153,8 @@ class Moments:
         self.seconds = np.asarray([epoch_seconds(one.time) for one in impressions], np.int64)
         shown = np.concatenate([example.candidates for example in examples])
         seconds = np.repeat(self.seconds, [len(example.candidates) for example in examples])
-        clicked = np.concatenate([example.labels for example in examples]) > 0
         earlier = counters_before(run, impressions).state(table.news_ids)
-        self._views = ViewLog(len(table), shown, seconds, clicked, earlier, table.published)
+        self._views = ColumnLog(examples, len(table), earlier, table.published)
         self._rows = np.arange(len(table))
         self._shown = np.isin(self._rows, shown)
         self._shown[0] = False

@@ -15,9 +15,8 @@ from genre_tf.config import RunConfig, WritingConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import Counters
-from genre_tf.data.manifest import COUNTERS_FILE
-from genre_tf.data.records import read_articles
-from genre_tf.data.text_examples import history_text, history_titles
+from genre_tf.data.learning_texts import history_text, history_titles
+from genre_tf.data.prepared import COUNTERS_FILE, read_articles
 from genre_tf.errors import InputError
 from genre_tf.evaluation.personalisation import (
     ServedWriter,

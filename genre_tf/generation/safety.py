@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from genre_tf.data.manifest import file_fingerprint
+from genre_tf.data.prepared import file_fingerprint
 from genre_tf.errors import InputError
 from genre_tf.files import whole_file
 from genre_tf.generation.grounding import folded, folded_word

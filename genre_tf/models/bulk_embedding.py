@@ -16,14 +16,13 @@ import numpy as np
 from genre_tf.data.articles import Article, ArticleTable, read_article_file, write_articles
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.lines import FaultPolicy, find_file
-from genre_tf.data.manifest import (
+from genre_tf.data.mind import NEWS, read_news, split_files
+from genre_tf.data.prepared import (
     MANIFEST_FILE,
     Manifest,
     file_fingerprint,
-    output_fingerprints,
     write_manifest,
 )
-from genre_tf.data.mind import NEWS, read_news, split_files
 from genre_tf.errors import InputError
 from genre_tf.files import whole_folder
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, WEIGHTS_FILE, load_ranker, load_two_tower
@@ -94,10 +93,8 @@ def embed_split(
             "articles": len(articles),
             "dimension": int(np.load(folder / _shard_name(0, len(pieces)), mmap_mode="r").shape[1]),
             "bad_rows": policy.bad_rows,
-            "outputs": output_fingerprints(folder),
         }
-        write_manifest(manifest, folder)
-    return manifest
+        return write_manifest(manifest, folder)
 
 
 def _load_encoder(run: Path, model: str) -> NewsEncoder:

@@ -12,7 +12,7 @@ import h5py
 from genre_tf.backbones.bert import BERT, Bert, load_bert, save_bert
 from genre_tf.backbones.language_models import load_language_model
 from genre_tf.config import NewsConfig, RunConfig, read_config
-from genre_tf.data.manifest import file_fingerprint
+from genre_tf.data.prepared import file_fingerprint
 from genre_tf.errors import InputError
 from genre_tf.generation.prompts import CONTROL_TOKENS, UNSEEN
 from genre_tf.models.article_features import FrozenText

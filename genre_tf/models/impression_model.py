@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from genre_tf.data.batch_layout import WHOLE, BatchLayout, for_replicas
-from genre_tf.data.batches import impression_batches
+from genre_tf.data.batches import WHOLE, BatchLayout, for_replicas, impression_batches
 from genre_tf.data.click_log import ClickLog
 from genre_tf.errors import InputError
 from genre_tf.models.article_features import batch_features
@@ -88,7 +87,7 @@ class ImpressionModel(TextModel):
         one_device: bool = False,
     ) -> Any:
         several = self.distribute_strategy.num_replicas_in_sync > 1 and not one_device
-        features = self.news.features(log.table, needed=log.named_articles())
+        features = self.news.features(log.table, needed=log.examples.named(len(log.table)))
 
         def for_keras(batch: dict[str, tf.Tensor]) -> tuple[Any, ...]:
             """(x, y) or, for a log with signals, (x, y, weights); a label is -1 in the padding."""

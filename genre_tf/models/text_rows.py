@@ -13,8 +13,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.data.articles import ArticleTable
-from genre_tf.data.batch_layout import WHOLE, BatchLayout
-from genre_tf.data.text_examples import TextExample, history_text
+from genre_tf.data.batches import WHOLE, BatchLayout
+from genre_tf.data.learning_texts import TextExample, history_text
 from genre_tf.generation.prompts import Prompts
 
 _POOL = 4096  # rows sorted together: enough to find similar lengths, few enough to stay shuffled

@@ -293,7 +293,9 @@ class TwoTower(ImpressionModel):
                 raise InputError(f"{names} needs the whole log: evaluate with log.batches(model)")
             log: ClickLog = x.log
             pool = MomentPool(log.examples, len(log.table), None, log.table.published)
-            vectors = self.news.embed(self.news.features(log.table, needed=log.named_articles()))
+            vectors = self.news.embed(
+                self.news.features(log.table, needed=log.examples.named(len(log.table)))
+            )
             clicked = [one for one in log.examples if (one.labels > 0).any()]
             queries = self.queries(vectors, [one.history for one in clicked])
             for metric in of_pool:
@@ -302,7 +304,7 @@ class TwoTower(ImpressionModel):
                 right = one.candidates[one.labels > 0]
                 rows = pool.rows(moment(one))
                 rows = rows[~np.isin(rows, np.setdiff1d(one.history, right))]
-                bias = self.moment_bias(pool.counters(rows, moment(one))).numpy()
+                bias = self.moment_bias(pool.before(rows, moment(one))).numpy()
                 scores = vectors[rows] @ query[:-1] + bias * query[-1]
                 for metric in of_pool:
                     metric.update_state(np.isin(rows, right)[None], scores[None])

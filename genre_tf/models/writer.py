@@ -19,7 +19,7 @@ from genre_tf.backbones.trainable import parse_writer_trainable
 from genre_tf.config import TaskSharesConfig, WritingConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.click_log import ClickLog
-from genre_tf.data.text_examples import NO_HISTORY, TextExample, learning_split
+from genre_tf.data.learning_texts import NO_HISTORY, TextExample, learning_split
 from genre_tf.errors import InputError
 from genre_tf.generation.prompts import CONTROL_TOKENS, KINDS, UNSEEN, Prompts, PromptSizes, ReaderPrefix
 from genre_tf.generation.writer import WritingGraph, writer_options
@@ -205,7 +205,9 @@ class Writer(TextModel):
             )
         named = ArticleTable(
             article if wanted else dataclasses.replace(article, title="", abstract="")
-            for article, wanted in zip(log.table.articles[1:], log.named_articles()[1:], strict=True)
+            for article, wanted in zip(
+                log.table.articles[1:], log.examples.named(len(log.table))[1:], strict=True
+            )
         )
         texts = [text for text in learning_split(named, log.examples, [])[0] if shares.get(text.task)]
         if not texts:

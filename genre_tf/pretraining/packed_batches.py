@@ -11,9 +11,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.backbones.language_models import END_OF_TEXT
-from genre_tf.data.batch_layout import WHOLE, BatchLayout
-from genre_tf.data.masking import Masking, mask_words
-from genre_tf.data.packing import lay_out, pack
+from genre_tf.data.batches import WHOLE, BatchLayout
+from genre_tf.data.packing import Masking, lay_out, mask_words, pack
 from genre_tf.errors import InputError
 from genre_tf.text.byte_pair import BytePair
 from genre_tf.text.wordpiece import WordPiece

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from genre_tf.config import OptimizerConfig, RunConfig
-from genre_tf.data.corpus import Corpus, NewsTexts, read_corpus, read_unseen
+from genre_tf.data.learning_texts import Corpus, NewsTexts, read_corpus, read_unseen
 from genre_tf.errors import InputError
 from genre_tf.metrics.text import WORD_END_NOTE, TextLoss, UnigramModel, perplexity, word_count
 from genre_tf.pretraining.corpus_statistics import LONGEST_CORPUS, SmoothedNgrams, start_embeddings

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from genre_tf.data.manifest import SPLITS, load_manifest
-from genre_tf.data.records import read_articles, read_examples
+from genre_tf.data.prepared import SPLITS, load_manifest, read_articles, read_examples
 from genre_tf.errors import InputError
 from genre_tf.evaluation.scoring import has_generator, open_run
 from genre_tf.explain.text import marked

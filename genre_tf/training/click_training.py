@@ -10,8 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.config import OptimizerConfig, RunConfig
-from genre_tf.data.batch_layout import BatchLayout, FixedShape
-from genre_tf.data.batches import Columns, impression_batches
+from genre_tf.data.batches import BatchLayout, Columns, FixedShape, impression_batches
 from genre_tf.data.columns import ImpressionColumns, ImpressionExample
 from genre_tf.data.moment_pool import Rows, moment
 from genre_tf.evaluation.baselines import simple_baselines
@@ -109,7 +108,7 @@ class Validation:
         generator = np.random.default_rng(self.config.seed)
         found: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in BASELINES}
         for one, rows, clicked, read in self._in_pool():
-            counters = self.data.pool.counters(rows, moment(one))
+            counters = self.data.pool.before(rows, moment(one))
             scores = baseline_scores(counters, category_of[rows], category_of[one.history], generator)
             for name in BASELINES:
                 found[name].append(ranks_of(scores[name], clicked, read))
@@ -160,7 +159,7 @@ class Validation:
         vectors = dict(zip(needed.tolist(), self.model.news.embed(features, needed), strict=True))
         ranks = []
         for query, (one, rows, clicked, read) in zip(queries[self.with_click], self._in_pool(), strict=True):
-            bias = self.model.moment_bias(pool.counters(rows, moment(one))).numpy()
+            bias = self.model.moment_bias(pool.before(rows, moment(one))).numpy()
             articles = np.column_stack([np.stack([vectors[row] for row in rows.tolist()]), bias])
             ranks += click_ranks(query[None], articles, [clicked], [read])
         return ranks

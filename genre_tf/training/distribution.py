@@ -14,7 +14,7 @@ from typing import Any, get_args
 import tensorflow as tf
 
 from genre_tf.config import Strategy
-from genre_tf.data.batch_layout import BatchLayout, FixedShape, for_replicas
+from genre_tf.data.batches import BatchLayout, FixedShape, for_replicas
 from genre_tf.errors import InputError
 
 _OF_SEVERAL = (

@@ -221,7 +221,7 @@ def _features_of(ranker: Ranker, data: StageData) -> Features:
 
     def of_impression(example: ImpressionExample, rows: Rows) -> Floats:
         history = example.history if len(example.history) else np.zeros(1, np.int32)
-        counters = data.pool.counters(rows, moment(example))
+        counters = data.pool.before(rows, moment(example))
         return np.asarray(features(history, rows.astype(np.int32), counters))
 
     return of_impression
@@ -241,7 +241,7 @@ def _lists(towers: TwoTower | None, data: StageData, examples: Sequence[Impressi
         if towers is None:
             found.append((one, generator.permutation(rows)))
         else:
-            articles = towers.article_vectors(vectors[rows], pool.counters(rows, moment(one)))
+            articles = towers.article_vectors(vectors[rows], pool.before(rows, moment(one)))
             scores = np.asarray(tf.linalg.matvec(articles, queries[number]))
             found.append((one, rows[np.argsort(-scores, kind="stable")]))
     return found

@@ -22,7 +22,7 @@ from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.backbones.trainable import compute_in, parse_writer_trainable
 from genre_tf.config import GenerationConfig, RunConfig, optimizer_of
 from genre_tf.data.articles import ArticleTable
-from genre_tf.data.text_examples import TextExample, learning_split
+from genre_tf.data.learning_texts import TextExample, learning_split
 from genre_tf.errors import InputError
 from genre_tf.evaluation.personalisation import ServedWriter, as_markdown, readers_of_articles, written_for
 from genre_tf.evaluation.scoring import TwoTowerScorer

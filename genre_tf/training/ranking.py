@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from genre_tf.config import RankingConfig, RunConfig, read_config
 from genre_tf.data.columns import Floats, ImpressionColumns, ImpressionExample, OfCandidates, Rows
-from genre_tf.data.manifest import load_manifest
+from genre_tf.data.prepared import load_manifest
 from genre_tf.errors import InputError
 from genre_tf.evaluation.scoring import RankerScorer
 from genre_tf.files import whole_file
@@ -40,7 +40,7 @@ from genre_tf.training.fitted_weights import calibrate, fit_pool_head, pool_head
 from genre_tf.training.learner import Learner
 from genre_tf.training.loop import Training
 from genre_tf.training.progress import Report
-from genre_tf.training.stage_data import StageData, Tenths, named_articles
+from genre_tf.training.stage_data import StageData, Tenths
 from genre_tf.training.stage_files import StageFiles, fingerprint, start_fingerprint
 
 # No click weighs more than this many median clicks; otherwise a few rare ones would dominate the training.
@@ -155,7 +155,7 @@ def teacher_logits(data: StageData, report: Report) -> OfCandidates:
         report(f"computing the click probabilities of the teacher {teacher} (only once)")
         # Under the name that training on this log uses: the teacher's cache then already holds the frozen
         # states.
-        named = named_articles(data.table, data.train + data.validation)
+        named = (data.train + data.validation).named(len(data.table))
         features = ranker.news.features(data.table, teacher / CACHE_FOLDER, Tenths(report), named)
         vectors = ranker.news.embed(features)
         of_each = (False, True)[: 1 + config.counters]

@@ -13,9 +13,8 @@ import numpy as np
 from genre_tf.backbones.bert import load_bert
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.config import RunConfig, optimizer_of, read_config, with_optimizer, write_config
-from genre_tf.data.manifest import MANIFEST_FILE, load_manifest
-from genre_tf.data.records import prepare, read_articles
-from genre_tf.data.replay import write_older
+from genre_tf.data.prepared import MANIFEST_FILE, load_manifest, read_articles
+from genre_tf.data.preparing import prepare, write_older
 from genre_tf.errors import FailureError, InputError
 from genre_tf.models.checkpoint import (
     BACKBONE_FOLDER,

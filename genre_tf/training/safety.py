@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.data.corpus import read_labelled_texts
+from genre_tf.data.learning_texts import read_labelled_texts
 from genre_tf.data.lines import FaultPolicy
-from genre_tf.data.manifest import file_fingerprint
+from genre_tf.data.prepared import file_fingerprint
 from genre_tf.errors import InputError
 from genre_tf.generation.safety import SafetyClassifier, save_classifier
 from genre_tf.metrics.ranking import ranking_metrics

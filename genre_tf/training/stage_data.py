@@ -7,17 +7,16 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from genre_tf.config import RunConfig
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.batches import rows_to_learn
 from genre_tf.data.columns import ImpressionColumns
 from genre_tf.data.counters import Counters
-from genre_tf.data.decay import CounterState
 from genre_tf.data.moment_pool import MomentPool
-from genre_tf.data.records import read_articles, read_examples
-from genre_tf.data.replay import read_older
+from genre_tf.data.prepared import read_articles, read_examples
+from genre_tf.data.preparing import read_older
+from genre_tf.data.view_log import CounterState
 from genre_tf.errors import InputError
 from genre_tf.models.article_features import ArticleFeatures
 from genre_tf.models.checkpoint import CACHE_FOLDER, load_news_encoder
@@ -102,7 +101,7 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
         train, replayed = train + kept.train, len(kept.train)
         counters = counters_of_start(config)
         earlier = None if counters is None else Counters.load(counters).state(table.news_ids)
-    needed = named_articles(table, train + validation + older)
+    needed = (train + validation + older).named(len(table))
     news = load_news_encoder(run, config)
     report(news.trained_share())
     unknown = sorted({*table.categories, *table.subcategories} - {*news.categories.names})
@@ -119,13 +118,6 @@ def _require_clicks(validation: ImpressionColumns, where: str) -> None:
             f"{where}: none of {len(validation)} validation impressions has a click and another article; "
             "raise data.validation_share"
         )
-
-
-def named_articles(table: ArticleTable, examples: ImpressionColumns) -> npt.NDArray[np.bool_]:
-    """Which articles of a table occur in examples, bool [N]."""
-    named = np.zeros(len(table), bool)
-    named[examples.articles("history", "candidates")] = True
-    return named
 
 
 def row_count(examples: ImpressionColumns, negatives: int | None) -> int:

@@ -15,8 +15,8 @@ import keras
 import numpy as np
 
 from genre_tf.config import RunConfig
-from genre_tf.data.manifest import COUNTERS_FILE, file_fingerprint, load_manifest
-from genre_tf.data.replay import OLDER_FOLDER, PREPARED_FOLDER
+from genre_tf.data.prepared import COUNTERS_FILE, file_fingerprint, load_manifest
+from genre_tf.data.preparing import OLDER_FOLDER, PREPARED_FOLDER
 from genre_tf.errors import FailureError, InputError
 from genre_tf.files import hold
 from genre_tf.models.checkpoint import WEIGHTS_FILE

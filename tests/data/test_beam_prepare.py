@@ -7,11 +7,10 @@ import pytest
 
 pytest.importorskip("apache_beam", reason="Apache Beam is not installed: pip install 'genre-tf[beam]'")
 
-from genre_tf.data import log_writing
-from genre_tf.data.beam import log_rows
+from genre_tf.data import preparing
 from genre_tf.data.beam import prepare as beam_prepare
 from genre_tf.data.beam.runners import Runner
-from genre_tf.data.records import prepare
+from genre_tf.data.preparing import prepare
 from genre_tf.errors import FailureError, InputError
 from genre_tf.synth.newsroom import write_newsroom
 from genre_tf.synth.settings import NewsroomSettings
@@ -40,7 +39,7 @@ def newsroom(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_ranges(monkeypatch):
     """Lines are cut by range ends everywhere."""
-    monkeypatch.setattr(log_rows, "RANGE_BYTES", 2000)
+    monkeypatch.setattr(beam_prepare, "RANGE_BYTES", 2000)
 
 
 def files_of(folder):
@@ -58,16 +57,16 @@ def test_every_line_is_read_once_wherever_ranges_end(tmp_path, monkeypatch):
     log = tmp_path / "behaviors.tsv"
     log.write_bytes(b"one\n\n three words here\r\nfour\n" + b"five " * 9 + b"\nsix\nlast")
     for size in range(1, log.stat().st_size + 2):
-        monkeypatch.setattr(log_rows, "RANGE_BYTES", size)
-        ranges = log_rows.byte_ranges(log.stat().st_size, gzipped=False)
-        raw = [line for part in ranges for line, _ in log_rows.range_lines(str(log), part)]
+        monkeypatch.setattr(beam_prepare, "RANGE_BYTES", size)
+        ranges = beam_prepare.byte_ranges(log.stat().st_size, gzipped=False)
+        raw = [line for part in ranges for line, _ in beam_prepare.range_lines(str(log), part)]
         lines = [line.decode().rstrip("\r\n") for line in raw]
         assert lines == ["one", "", " three words here", "four", "five " * 9, "six", "last"], size
 
 
 @pytest.mark.parametrize(("shards", "share"), [(1, 0.0), (3, 0.3)])
 def test_a_runner_writes_the_bytes_of_one_process(newsroom, tmp_path, monkeypatch, shards, share):
-    for module in (log_writing, beam_prepare):
+    for module in (preparing, beam_prepare):
         monkeypatch.setattr(module, "SHARD_IMPRESSIONS", 200 if shards == 1 else 70)
     local, beam = both(newsroom, tmp_path, validation_share=share, max_history=4)
     assert len(local) == 3 + shards
@@ -106,7 +105,7 @@ def test_a_gzipped_log_and_results_by_way_of_temp_location(newsroom, tmp_path):
 
 
 def test_bad_rows_are_skipped_and_listed_alike(write_split, tmp_path, monkeypatch):
-    monkeypatch.setattr(log_rows, "RANGE_BYTES", 60)  # nearly every row is a range of its own
+    monkeypatch.setattr(beam_prepare, "RANGE_BYTES", 60)  # nearly every row is a range of its own
     rows = [
         b"1\tU1\tnever\tN1\tN3-1",
         b"2\tU2\t11/9/2019 9:00:00 AM\tN1\tN3 N4",  # usable by itself: the log has no labels before it

@@ -7,9 +7,9 @@ import numpy as np
 
 from genre_tf.data import view_log
 from genre_tf.data.articles import Article, ArticleTable, Impression
+from genre_tf.data.click_log import block_of
 from genre_tf.data.columns import ImpressionColumns
 from genre_tf.data.counters import Counters, impression_counters
-from genre_tf.data.examples import block_of
 from genre_tf.data.view_log import ColumnLog
 
 NAMES = "abcdefgh"

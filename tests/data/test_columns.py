@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from genre_tf.data import log_writing
+from genre_tf.data import preparing
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.batches import impression_batches
+from genre_tf.data.click_log import build_examples
 from genre_tf.data.columns import (
     ImpressionColumns,
     ImpressionExample,
@@ -14,7 +15,6 @@ from genre_tf.data.columns import (
     write_block,
 )
 from genre_tf.data.counters import Counters
-from genre_tf.data.examples import build_examples
 from genre_tf.data.lines import FaultPolicy
 from genre_tf.data.mind import read_news, read_split
 from genre_tf.errors import InputError
@@ -170,8 +170,8 @@ def test_a_block_is_read_as_its_rows_are_read_one_by_one(write_split, odd):
     expected = build_examples(split, ArticleTable.of(split), Counters())
     policy = FaultPolicy(9)
     table = ArticleTable(read_news(data / "train" / "news.tsv").values())
-    task = log_writing.LogTask(data / "train" / "behaviors.tsv", table, policy, 50, 0.0)
-    blocks = [*log_writing.BlockReader(task).blocks()]
+    task = preparing.LogTask(data / "train" / "behaviors.tsv", table, policy, 50, 0.0)
+    blocks = [*preparing.BlockReader(task).blocks()]
     found = ImpressionColumns(blocks).take(
         range(7 - policy.bad_rows), "user_id", "history", "candidates", "labels"
     )

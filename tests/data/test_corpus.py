@@ -2,7 +2,7 @@
 
 import pytest
 
-from genre_tf.data.corpus import read_corpus, read_unseen
+from genre_tf.data.learning_texts import read_corpus, read_unseen
 from genre_tf.errors import InputError
 
 NEWS = [

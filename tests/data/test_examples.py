@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from genre_tf.data.articles import ArticleTable
+from genre_tf.data.click_log import build_examples
 from genre_tf.data.counters import Counters
-from genre_tf.data.examples import build_examples, split_by_time
 from genre_tf.data.mind import read_split
+from genre_tf.data.prepared import split_by_time
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from genre_tf.data.layouts import conversion
 from genre_tf.data.layouts.column_map import read_map
 from genre_tf.data.layouts.conversion import check_layout, convert
 from genre_tf.data.mind import parse_time, read_split
-from genre_tf.data.records import prepare
+from genre_tf.data.preparing import prepare
 from genre_tf.errors import InputError
 
 IMPRESSIONS = 300

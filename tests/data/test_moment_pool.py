@@ -9,10 +9,11 @@ import pytest
 
 from genre_tf.config import RunConfig
 from genre_tf.data.articles import Article, ArticleTable, Impression, Split
+from genre_tf.data.click_log import build_examples
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import COUNTERS, Counters, epoch_time
-from genre_tf.data.examples import build_examples, split_by_time
 from genre_tf.data.moment_pool import MomentPool, draw_from_pool, moment
+from genre_tf.data.prepared import split_by_time
 from genre_tf.training.stage_data import StageData
 
 BEGIN = datetime(2025, 3, 3)
@@ -51,7 +52,7 @@ def test_counters_know_what_was_strictly_before_the_moment() -> None:
     hour = 3600
     log = [example_of(n, FIRST + n * hour, [1, 2], [1 + n % 2]) for n in range(3)]
     pool = MomentPool(log, 4, published=np.array([0, FIRST - hour, FIRST, FIRST + 9 * hour]))
-    before_any, at_second, later = (pool.counters([1, 2, 3], FIRST + n * hour) for n in (0, 1, 2))
+    before_any, at_second, later = (pool.before([1, 2, 3], FIRST + n * hour) for n in (0, 1, 2))
     assert not before_any[:, [0, 1, 3, 4, 5, 6, 7, 8]].any()
     assert at_second[:, :3].tolist() == [[1, 1, 2], [0, 1, 1], [0, 0, 0]]
     assert later[:, :3].tolist() == [[1, 2, 3], [1, 2, 2], [0, 0, 0]]
@@ -63,7 +64,7 @@ def test_the_counters_of_a_pool_are_those_of_the_examples_of_its_log() -> None:
     examples = build_examples(split, table, Counters())
     pool = MomentPool(examples, len(table), published=table.published)
     for example in examples:
-        found = pool.counters(example.candidates, moment(example))
+        found = pool.before(example.candidates, moment(example))
         known = example.candidates > 0
         np.testing.assert_array_equal(found[known], example.counters[known])
         assert not found[~known].any()
@@ -79,7 +80,7 @@ def test_what_was_known_before_the_log_is_known_in_its_pool() -> None:
     pool = MomentPool(examples, len(table), earlier, table.published)
     for example in examples:
         known = example.candidates > 0
-        found = pool.counters(example.candidates[known], moment(example))
+        found = pool.before(example.candidates[known], moment(example))
         np.testing.assert_allclose(found, example.counters[known], rtol=1e-5)
 
 
@@ -212,7 +213,7 @@ def test_the_future_turned_round_changes_nothing_that_training_learns_from(share
         np.testing.assert_array_equal(one.counters, two.counters)
         rows = data.pool.rows(moment(one))
         np.testing.assert_array_equal(rows, other.pool.rows(moment(two)))
-        found = (each.pool.counters(rows, moment(one)) for each in (data, other))
+        found = (each.pool.before(rows, moment(one)) for each in (data, other))
         np.testing.assert_array_equal(*found)
     draws = [
         draw_from_pool(each.train, each.pool, shown=shown, drawn=6, seed=5, most=80) for each in (data, other)
@@ -226,4 +227,4 @@ def test_the_future_turned_round_changes_nothing_that_training_learns_from(share
         np.testing.assert_array_equal(one, two)
     newest = max(moment(one) for one in data.validation)
     rows = data.pool.rows(newest)
-    assert (data.pool.counters(rows, newest) != other.pool.counters(rows, newest)).any(), "the log did change"
+    assert (data.pool.before(rows, newest) != other.pool.before(rows, newest)).any(), "the log did change"

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from genre_tf.backbones.language_models import tiny_byte_pair
-from genre_tf.data.masking import Masking, mask_words
-from genre_tf.data.packing import lay_out, pack
+from genre_tf.data.packing import Masking, lay_out, mask_words, pack
 from genre_tf.pretraining.packed_batches import PackedBatches, TokenTexts, causal_texts
 
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from genre_tf.config import SignalsConfig
-from genre_tf.data import lines, log_writing
+from genre_tf.data import lines, preparing
 from genre_tf.data.articles import ArticleTable
+from genre_tf.data.click_log import build_examples
 from genre_tf.data.counters import Counters
-from genre_tf.data.examples import build_examples, split_by_time
 from genre_tf.data.mind import read_split
-from genre_tf.data.records import load_manifest, prepare, read_articles, read_examples
+from genre_tf.data.prepared import load_manifest, read_articles, read_examples, split_by_time
+from genre_tf.data.preparing import prepare
 from genre_tf.errors import FailureError, InputError
 
 
@@ -41,7 +42,7 @@ def data(write_split):
 
 
 def test_what_was_prepared_is_read_back(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(log_writing, "SHARD_IMPRESSIONS", 2)
+    monkeypatch.setattr(preparing, "SHARD_IMPRESSIONS", 2)
     out = tmp_path / "new" / "prepared"
     manifest = prepare(data, out, validation_share=0.25).manifest
     split = read_split(data, "train")
@@ -245,7 +246,7 @@ def test_a_failure_while_writing_leaves_the_old_folder_and_nothing_else(data, tm
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(log_writing, "write_block", full_disk)
+    monkeypatch.setattr(preparing, "write_block", full_disk)
     with pytest.raises(FailureError, match="No space left"):
         prepare(data, out, max_history=2, overwrite=True)
     assert files_of(out) == before

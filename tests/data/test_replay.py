@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from genre_tf.data.counters import Counters
-from genre_tf.data.records import prepare, read_articles, read_examples
-from genre_tf.data.replay import read_older, write_older
+from genre_tf.data.prepared import read_articles, read_examples
+from genre_tf.data.preparing import prepare, read_older, write_older
 from genre_tf.errors import InputError
 
 DAY_ONE = [

@@ -8,8 +8,8 @@ import pytest
 from genre_tf.config import SignalsConfig
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.checking import check_data
+from genre_tf.data.click_log import build_examples
 from genre_tf.data.counters import Counters
-from genre_tf.data.examples import build_examples
 from genre_tf.data.mind import read_split
 from genre_tf.data.signals import Signal, click_weight
 from genre_tf.errors import InputError

@@ -3,13 +3,35 @@
 import numpy as np
 import pytest
 
-from genre_tf.data.decay import COUNTERS, HALF_LIVES_HOURS, decayed, merged
-from genre_tf.data.view_log import UNKNOWN_TIME, CounterState, ViewLog
+from genre_tf.contract import COUNTERS
+from genre_tf.data.view_log import (
+    HALF_LIVES_HOURS,
+    UNKNOWN_TIME,
+    CounterState,
+    Events,
+    Hours,
+    HourSums,
+    merged,
+)
 
 BEGIN = 1_573_289_000  # not the beginning of an hour
 
 
-class Events:
+class ViewLog:
+    """The three steps of counting, for a log in memory."""
+
+    def __init__(self, articles, rows, seconds, clicked, earlier=None, published=None) -> None:
+        self.events = Events(rows, seconds, clicked)
+        self.hours = Hours(HourSums.of(rows, seconds, clicked), articles, earlier, published)
+
+    def before(self, rows, seconds):
+        return self.hours.before(rows, seconds, self.events)
+
+    def state(self) -> CounterState:
+        return self.hours.state()
+
+
+class RandomLog:
     """A random log; `span` seconds long, so that a short one has many events in one second."""
 
     def __init__(self, events: int, span: int, articles: int = 6, seed: int = 1) -> None:
@@ -43,7 +65,7 @@ class Events:
 
 @pytest.mark.parametrize(("events", "span"), [(300, 20), (300, 200_000), (40, 9_000_000), (1, 5), (0, 100)])
 def test_a_log_knows_what_counting_by_hand_finds(events, span):
-    log = Events(events, span)
+    log = RandomLog(events, span)
     random = np.random.default_rng(2)
     rows = random.integers(0, log.articles, (10, 20))
     seconds = BEGIN + random.integers(-10, 2 * span, (10, 1))
@@ -56,7 +78,7 @@ def test_a_log_knows_what_counting_by_hand_finds(events, span):
 
 
 def test_a_log_that_goes_on_from_another_knows_what_both_know():
-    events = Events(400, 100_000)
+    events = RandomLog(400, 100_000)
     moment = BEGIN + 47_111
     past, later = events.seconds < moment, events.seconds >= moment
     log = events.log(later, events.log(past).state())
@@ -69,12 +91,12 @@ def test_a_log_that_goes_on_from_another_knows_what_both_know():
 
 
 def test_the_future_turned_round_changes_nothing():
-    events = Events(500, 20_000)
+    events = RandomLog(500, 20_000)
     random = np.random.default_rng(3)
     for moment in np.unique(events.seconds)[::40]:
         known = events.log().before(np.arange(6), moment)
         future = np.flatnonzero(events.seconds >= moment)
-        changed = Events(500, 20_000)
+        changed = RandomLog(500, 20_000)
         changed.clicked[future] ^= True
         changed.rows[future] = random.permutation(changed.rows[future])
         changed.seconds[future] = moment + random.permutation(changed.seconds[future] - moment)
@@ -83,7 +105,7 @@ def test_the_future_turned_round_changes_nothing():
 
 
 def test_the_order_of_the_events_does_not_matter():
-    events = Events(500, 20_000)
+    events = RandomLog(500, 20_000)
     shuffled = np.random.default_rng(4).permutation(500)
     logs = events.log(), events.log(shuffled)
     rows, seconds = np.arange(6), BEGIN + np.arange(0, 30_000, 700)[:, None]
@@ -103,7 +125,7 @@ def test_counts_halve_and_ages_grow_where_there_is_one():
     counters = np.zeros((3, 9), np.float32)
     counters[0] = [4, 8, 2, *[1] * 3, *[2] * 3]
     counters[1, 2] = 5  # published, and never shown
-    later = decayed(counters, 6)
+    later = merged(counters, 6, np.zeros((3, 9), np.float32))
     np.testing.assert_allclose(
         later[0], [4, 8, 8, 1 / 64, 0.5, 0.5**0.25, 1 / 32, 1, 2 * 0.5**0.25], rtol=1e-6
     )
@@ -112,7 +134,7 @@ def test_counts_halve_and_ages_grow_where_there_is_one():
 
 
 def test_counters_before_and_of_a_later_log_make_those_of_both():
-    events = Events(400, 100_000)
+    events = RandomLog(400, 100_000)
     events.published[:] = UNKNOWN_TIME
     cut, end = BEGIN + 50_000, BEGIN + 120_000
     past, later = (events.log(chosen) for chosen in (events.seconds < cut, events.seconds >= cut))

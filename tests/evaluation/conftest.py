@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from genre_tf.config import DataConfig, GenerationConfig, NewsConfig, RunConfig, write_config
-from genre_tf.data.records import prepare, read_articles
+from genre_tf.data.prepared import read_articles
+from genre_tf.data.preparing import prepare
 from genre_tf.models.checkpoint import (
     FOLDER,
     WEIGHTS_FILE,

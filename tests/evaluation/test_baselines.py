@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from genre_tf.data.articles import Article, ArticleTable
+from genre_tf.data.click_log import build_examples
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import Counters
-from genre_tf.data.examples import build_examples
 from genre_tf.data.mind import read_split
 from genre_tf.evaluation import baselines
 from genre_tf.evaluation.scored_log import Seen, slice_masks

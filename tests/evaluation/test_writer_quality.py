@@ -17,7 +17,7 @@ from genre_tf.backbones.language_models import GPT2, save_language_model, tiny_b
 from genre_tf.cli.evaluate import evaluate
 from genre_tf.config import GenerationConfig, WritingConfig, read_config
 from genre_tf.data.articles import Article, ArticleTable, Impression, Split
-from genre_tf.data.records import read_articles
+from genre_tf.data.prepared import read_articles
 from genre_tf.errors import InputError
 from genre_tf.evaluation import EvaluationOptions, writer_quality
 from genre_tf.evaluation.evaluate import evaluate_run

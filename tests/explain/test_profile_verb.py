@@ -8,7 +8,7 @@ import pytest
 
 from genre_tf.cli.explain import profile
 from genre_tf.data.articles import ArticleTable
-from genre_tf.data.records import read_articles
+from genre_tf.data.prepared import read_articles
 from genre_tf.errors import InputError
 from genre_tf.evaluation.scoring import TwoTowerScorer
 from genre_tf.models.checkpoint import load_two_tower

@@ -12,7 +12,8 @@ from genre_tf.cli.export import parse_age_limit
 from genre_tf.config import GenerationConfig, NewsConfig, RunConfig, WritingConfig, write_config
 from genre_tf.data.counters import COUNTERS
 from genre_tf.data.mind import read_split
-from genre_tf.data.records import prepare, read_articles
+from genre_tf.data.prepared import read_articles
+from genre_tf.data.preparing import prepare
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import exporting
 from genre_tf.export.contract_file import read_contract

@@ -16,7 +16,7 @@ from genre_tf.backbones.bert import load_bert
 from genre_tf.backbones.language_models import load_language_model
 from genre_tf.cli import pretrain as verb
 from genre_tf.config import OptimizerConfig, PretrainConfig, RunConfig
-from genre_tf.data.corpus import read_corpus
+from genre_tf.data.learning_texts import read_corpus
 from genre_tf.errors import InputError, StoppedError
 from genre_tf.pretraining import pretrain as pretraining
 from genre_tf.pretraining.language_models import MaskedLanguageModel

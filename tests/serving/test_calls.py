@@ -2,7 +2,7 @@
 
 import pytest
 
-from genre_tf.data.decay import COUNTERS
+from genre_tf.contract import COUNTERS
 from genre_tf.errors import InputError
 from genre_tf.serving.client import calls
 

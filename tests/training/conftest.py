@@ -73,5 +73,5 @@ def _log() -> list[ImpressionExample]:
         )
     pool = MomentPool(log, len(TABLE))
     for one in log:
-        one.counters = pool.counters(one.candidates, moment(one))
+        one.counters = pool.before(one.candidates, moment(one))
     return log

@@ -30,10 +30,9 @@ from genre_tf.config import (
     read_config,
     write_config,
 )
-from genre_tf.data.manifest import file_fingerprint
 from genre_tf.data.mind import read_split
 from genre_tf.data.moment_pool import moment
-from genre_tf.data.records import read_articles
+from genre_tf.data.prepared import file_fingerprint, read_articles
 from genre_tf.errors import FailureError, InputError, StoppedError
 from genre_tf.models.checkpoint import (
     WEIGHTS_FILE,
@@ -180,12 +179,12 @@ def test_the_pools_of_a_later_log_know_what_the_earlier_one_counted(earlier: Pat
     assert 0 < data.replayed < len(data.train)
     for example in (*data.train[: -data.replayed], *data.validation):
         known = example.candidates > 0
-        found = data.pool.counters(example.candidates[known], moment(example))
+        found = data.pool.before(example.candidates[known], moment(example))
         np.testing.assert_allclose(found, example.counters[known], rtol=1e-4, atol=1e-5)
     first = min(data.train[: -data.replayed], key=moment)
-    assert data.pool.counters(first.candidates, moment(first))[:, 1].any(), "shown in the earlier log"
+    assert data.pool.before(first.candidates, moment(first))[:, 1].any(), "shown in the earlier log"
     for example in data.older:  # of which the counters of the earlier log's end would be the future
-        found = data.of_earlier.pool.counters(example.candidates, moment(example))
+        found = data.of_earlier.pool.before(example.candidates, moment(example))
         assert (found[:, :2] <= example.counters[:, :2]).all()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from genre_tf.config import DataConfig, NewsConfig, OptimizerConfig, RankingConfig, RunConfig
-from genre_tf.data.records import read_articles, read_examples
+from genre_tf.data.prepared import read_articles, read_examples
 from genre_tf.errors import InputError
 from genre_tf.evaluation.scoring import load_scorers
 from genre_tf.models.checkpoint import WEIGHTS_FILE, load_news_encoder, ranker_of

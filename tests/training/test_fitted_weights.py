@@ -51,7 +51,7 @@ def lists(ranker: Ranker, data: StageData) -> Iterator[tuple[np.ndarray, np.ndar
         if len(clicked):
             rows = data.pool.rows(moment(one))
             rows = rows[~np.isin(rows, one.history) | np.isin(rows, clicked)]
-            counters = data.pool.counters(rows, moment(one))[None]
+            counters = data.pool.before(rows, moment(one))[None]
             history = one.history if len(one.history) else np.zeros(1, np.int32)
             read, there = (tf.gather(vectors, each)[None] for each in (history, rows))
             logits = ranker.pool_logits(read, (history > 0)[None], there, counters).numpy()[0]

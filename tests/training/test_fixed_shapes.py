@@ -17,12 +17,11 @@ from genre_tf.config import (
     RunConfig,
 )
 from genre_tf.data.articles import Article, ArticleTable
-from genre_tf.data.batch_layout import WHOLE, BatchLayout, FixedShape
-from genre_tf.data.batches import impression_batches
+from genre_tf.data.batches import WHOLE, BatchLayout, FixedShape, impression_batches
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import COUNTERS
+from genre_tf.data.learning_texts import TextExample, article_examples
 from genre_tf.data.moment_pool import MomentPool, draw_from_pool
-from genre_tf.data.text_examples import TextExample, article_examples
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
 from genre_tf.models.news_encoder import Categories, NewsEncoder
 from genre_tf.models.text_rows import TextBatching, TextRows

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.data.articles import Article, ArticleTable
-from genre_tf.data.batch_layout import BatchLayout
+from genre_tf.data.batches import BatchLayout
 from genre_tf.data.columns import ImpressionExample
-from genre_tf.data.text_examples import (
+from genre_tf.data.learning_texts import (
     NO_HISTORY,
     TextExample,
     article_examples,

@@ -12,8 +12,8 @@ from genre_tf.backbones.language_models import LLAMA, save_language_model, tiny_
 from genre_tf.backbones.trainable import compute_in
 from genre_tf.config import GenerationConfig, TaskSharesConfig
 from genre_tf.data.articles import Article, ArticleTable
-from genre_tf.data.batch_layout import BatchLayout
-from genre_tf.data.text_examples import TextExample, article_examples
+from genre_tf.data.batches import BatchLayout
+from genre_tf.data.learning_texts import TextExample, article_examples
 from genre_tf.errors import InputError
 from genre_tf.generation.prompts import CONTROL_TOKENS, UNSEEN
 from genre_tf.generation.writer import WritingGraph

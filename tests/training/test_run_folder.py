@@ -16,7 +16,7 @@ from genre_tf.config import (
     RunConfig,
     read_config,
 )
-from genre_tf.data.records import load_manifest
+from genre_tf.data.prepared import load_manifest
 from genre_tf.errors import InputError
 from genre_tf.training import run_folder
 from genre_tf.training.progress import FitResult

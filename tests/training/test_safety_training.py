@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from genre_tf.cli.main import _register, app
 from genre_tf.config import NewsConfig, RunConfig, write_config
-from genre_tf.data.corpus import read_labelled_texts
+from genre_tf.data.learning_texts import read_labelled_texts
 from genre_tf.data.lines import FaultPolicy
 from genre_tf.errors import InputError
 from genre_tf.generation.safety import load_classifier

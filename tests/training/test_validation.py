@@ -49,7 +49,7 @@ def test_a_click_is_placed_among_all_that_could_be_shown_then_and_was_not_read(
         rows = rows[~np.isin(rows, one.history) | np.isin(rows, clicked)]
         history = np.pad(one.history, (0, 5 - len(one.history)))
         reader = towers.user_vector(vectors[history][None], (history > 0)[None])
-        articles = towers.article_vectors(vectors[rows], data.pool.counters(rows, moment(one))).numpy()
+        articles = towers.article_vectors(vectors[rows], data.pool.before(rows, moment(one))).numpy()
         scores = articles @ towers.query(reader).numpy()[0]
         ranks = [int((scores >= scores[rows == click]).sum()) for click in clicked]
         gains += [1 / math.log2(1 + rank) for rank in ranks]
@@ -89,7 +89,7 @@ def test_the_towers_stand_beside_the_best_rule_on_the_same_clicks(
         rows = data.pool.rows(moment(one))
         clicked = np.flatnonzero(np.isin(rows, one.candidates[one.labels > 0]))
         rows_read = np.flatnonzero(np.isin(rows, one.history))
-        counters = data.pool.counters(rows, moment(one))
+        counters = data.pool.before(rows, moment(one))
         for name in gains:
             scores = counters[:, COUNTERS.index(name)].astype(float)
             gains[name] += (1 / np.log2(1 + ranks_of(scores, clicked, rows_read))).tolist()

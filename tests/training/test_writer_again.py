@@ -19,9 +19,8 @@ from genre_tf.config import (
     RunConfig,
     WritingConfig,
 )
-from genre_tf.data.manifest import file_fingerprint
-from genre_tf.data.records import read_articles
-from genre_tf.data.text_examples import TextExample
+from genre_tf.data.learning_texts import TextExample
+from genre_tf.data.prepared import file_fingerprint, read_articles
 from genre_tf.errors import InputError, StoppedError
 from genre_tf.models.checkpoint import (
     WEIGHTS_FILE,

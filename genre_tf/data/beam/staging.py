@@ -43,24 +43,15 @@ class Staging:
             ) from None
 
     def share(self, path: Path) -> str:
-        """Makes a file readable by workers.
-
-        Returns:
-            Its address for them.
-        """
+        """Makes a file readable by workers; returns its address for them."""
         if self._remote is None:
             return str(path.absolute())
         address = FileSystems.join(self.address, path.name)
-        with path.open("rb") as source:
-            _copy(source, address)
+        _send(path, address)
         return address
 
     def share_folder(self, folder: Path, members: Sequence[str]) -> str:
-        """Makes some files and folders of a folder readable by workers; see `local_folder`.
-
-        Returns:
-            The address of the folder, or of an archive of the members.
-        """
+        """Makes some files and folders of a folder readable by workers; its address is for `local_folder`."""
         if self._remote is None:
             return str(folder.absolute())
         with tempfile.TemporaryDirectory() as temporary:
@@ -71,17 +62,12 @@ class Staging:
             return self.share(archive)
 
     def collect(self, name: str) -> Path:
-        """Brings a file that a worker wrote into the local folder.
-
-        Returns:
-            Its path there.
-        """
+        """Brings a file that a worker wrote into the local folder; returns its path there."""
         path, address = self._folder / name, FileSystems.join(self.address, name)
         if self._remote is None:
             Path(address).rename(path)
         else:
-            with open_address(address) as source, path.open("wb") as target:
-                shutil.copyfileobj(source, target, _COPIED_BYTES)
+            _fetch(address, path)
         return path
 
     def close(self) -> None:
@@ -106,8 +92,7 @@ def local_copy(address: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / Path(address).name
-        with open_address(address) as source, path.open("wb") as target:
-            shutil.copyfileobj(source, target, _COPIED_BYTES)
+        _fetch(address, path)
         yield path
 
 
@@ -123,20 +108,16 @@ def local_folder(address: str) -> Iterator[Path]:
         yield Path(folder)
 
 
-def write_whole(folder: str, name: str, write: Callable[[Path], None]) -> None:
+def write_whole(folder: str, name: str, write: Callable[[Path], Any]) -> None:
     """Writes a file whole or not at all: runners repeat failed work and may do work twice in parallel.
 
-    Args:
-        folder: address of its folder.
-        name: name of the file.
-        write: writes it to a local path of the same ending.
+    `folder` is an address; `write` writes the file to a local path with this name.
     """
     with tempfile.TemporaryDirectory() as local:
         path = Path(local) / name
         write(path)
         part = FileSystems.join(folder, f"{name}.{uuid.uuid4().hex}.part")
-        with path.open("rb") as source:
-            _copy(source, part)
+        _send(path, part)
     FileSystems.rename([part], [FileSystems.join(folder, name)])
 
 
@@ -144,6 +125,12 @@ def _is_local(address: str) -> bool:
     return "://" not in address
 
 
-def _copy(source: Any, address: str) -> None:
-    with FileSystems.create(address, compression_type=CompressionTypes.UNCOMPRESSED) as target:
+def _fetch(address: str, path: Path) -> None:
+    with open_address(address) as source, path.open("wb") as target:
+        shutil.copyfileobj(source, target, _COPIED_BYTES)
+
+
+def _send(path: Path, address: str) -> None:
+    plain = CompressionTypes.UNCOMPRESSED
+    with path.open("rb") as source, FileSystems.create(address, compression_type=plain) as target:
         shutil.copyfileobj(source, target, _COPIED_BYTES)
