@@ -97,13 +97,7 @@ def prepare(
             than the earlier one; or an `out` that holds something else.
         FailureError: `out` cannot be written, or the runner failed.
     """
-    if max_history < 1:
-        raise InputError(f"--max-history must be at least 1; got {max_history}")
-    if not 0 <= validation_share < 1:
-        raise InputError(f"--validation-share must be at least 0 and below 1; got {validation_share}")
-    settings: dict[str, Any] = {"max_history": max_history, "validation_share": validation_share}
-    if signals != DEFAULTS:  # else left out, so that folders prepared without it are still up to date
-        settings["signals"] = asdict(signals)
+    settings = _checked_settings(max_history, validation_share, signals)
     if runner is not None:
         runner.require()
         if counters_from is not None:
@@ -142,6 +136,17 @@ def prepare(
         found = {"bad_rows": policy.bad_rows, "faults": faults}
         manifest = _manifest(settings, inputs, found, table, written)
         return Prepared(write_manifest(manifest, folder), written=True)
+
+
+def _checked_settings(max_history: int, validation_share: float, signals: SignalsConfig) -> dict[str, Any]:
+    if max_history < 1:
+        raise InputError(f"--max-history must be at least 1; got {max_history}")
+    if not 0 <= validation_share < 1:
+        raise InputError(f"--validation-share must be at least 0 and below 1; got {validation_share}")
+    settings: dict[str, Any] = {"max_history": max_history, "validation_share": validation_share}
+    if signals != DEFAULTS:  # else left out, so that folders prepared without it are still up to date
+        settings["signals"] = asdict(signals)
+    return settings
 
 
 def _require_free(out: Path, overwrite: bool) -> None:
