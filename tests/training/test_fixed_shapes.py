@@ -195,7 +195,8 @@ def test_xla_compiles_the_whole_step_and_it_learns(stage: Any) -> None:
     for _ in range(4):
         loss, _ = step(batch)
         losses.append(float(loss))
-    np.testing.assert_allclose(losses[0], expected + sum(trainer.losses), rtol=5e-3)  # a writer has dropout
+    # A writer has dropout.
+    np.testing.assert_allclose(losses[0], expected + sum(trainer.model.losses), rtol=5e-3)
     assert losses[-1] < losses[0]
     assert step.experimental_get_tracing_count() == 1
 
