@@ -171,27 +171,14 @@ def ready_generation(
         TextRows(texts, data.table, to_vectors(texts), parts.prompts) for texts in (learned, *held_out)
     )
     optimizer = optimizer_of(settings)
-    tokens = optimizer.batch_size * _TOKENS_PER_ROW
-    # With fixed shapes that many full rows, the same number for each replica.
-    each = (
-        max(1, round(tokens / parts.prompts.sizes.tokens / devices.replicas)) if devices.fixed_shapes else 0
-    )
-    batching = TextBatching(
-        tokens=tokens,
-        rows=each * devices.replicas,
-        context_weight=settings.context_weight,
-        drop_source=settings.drop_source,
-        drop_reader=settings.drop_reader,
-        shares=dataclasses.asdict(settings.tasks),
-        contrast=settings.contrast_rows if settings.contrast else 0.0,
-    )
+    batching = _batching(settings, parts.prompts.sizes.tokens, devices)
     if len(rows) < batching.rows:
         raise InputError(
             f"{len(rows)} texts do not fill one batch of {batching.rows}, and with fixed shapes an "
             "incomplete batch is skipped; give a smaller --batch-size"
         )
     in_epoch = rows.mean_batches(batching)
-    perplexity, *of_older = (Perplexity(parts, each, batching.tokens) for each in held_out_rows)
+    perplexity, *of_older = (Perplexity(parts, held, batching.tokens) for held in held_out_rows)
     goal = Goal(
         validate=perplexity,
         metric="perplexity",
@@ -221,6 +208,21 @@ def ready_generation(
         goal=goal,
         jit_compile=devices.jit_compile,
         name_rows=names_of,
+    )
+
+
+def _batching(settings: GenerationConfig, row_tokens: int, devices: Distribution) -> TextBatching:
+    """With fixed shapes a batch has full rows only, the same number for each replica."""
+    tokens = optimizer_of(settings).batch_size * _TOKENS_PER_ROW
+    rows = max(1, round(tokens / row_tokens / devices.replicas)) * devices.replicas
+    return TextBatching(
+        tokens=tokens,
+        rows=rows if devices.fixed_shapes else 0,
+        context_weight=settings.context_weight,
+        drop_source=settings.drop_source,
+        drop_reader=settings.drop_reader,
+        shares=dataclasses.asdict(settings.tasks),
+        contrast=settings.contrast_rows if settings.contrast else 0.0,
     )
 
 
