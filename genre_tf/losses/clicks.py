@@ -95,9 +95,9 @@ def sampled_softmax_loss(
 ) -> tf.Tensor:
     """Softmax cross-entropy of the one click of each row against its other candidates, mean over rows.
 
-    From each logit the log of the probability that the candidate was drawn is subtracted before, so that one
-    drawn with probability 1/50 stands for 50 articles of the pool. A row weighs as its click. Smoothing is
-    not supported.
+    From each logit the log of the probability that the candidate was drawn is subtracted before (for
+    negatives of the batch by `TwoTower.corrected`), so that one drawn with probability 1/50 stands for 50
+    articles of the pool. A row weighs as its click. Smoothing is not supported.
     """
     logits = tf.where(mask, logits, _LOWEST)
     # TensorFlow's own op fails on a replica without rows, which has no candidates either.
