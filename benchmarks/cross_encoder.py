@@ -30,7 +30,7 @@ class CrossEncoder:
         self.head = self.torch.nn.Linear(self.bert.model.config.hidden_size, 1)
         self.trained_layers = trained_layers
         self.bert.model.requires_grad_(False)
-        upper = self.bert.model.news.layer[len(self.bert.model.news.layer) - trained_layers :]
+        upper = self.bert.model.encoder.layer[len(self.bert.model.encoder.layer) - trained_layers :]
         for layer in upper:
             layer.requires_grad_(True).train()
         weights = [*upper.parameters(), *self.head.parameters()]
