@@ -138,7 +138,8 @@ class NewsEncoder(TextModel):
         )
         self.category: keras.layers.Embedding | None = None
         self.subcategory: keras.layers.Embedding | None = None
-        if categories:
+        named = len(self.categories.names) > 1  # a log may name no category at all
+        if named:
             start = keras.initializers.RandomNormal(stddev=0.4 / category_dimension**0.5, seed=1)
             self.category, self.subcategory = (
                 keras.layers.Embedding(
@@ -148,7 +149,7 @@ class NewsEncoder(TextModel):
             )
         self.interest_dimension = min(interest_dimension, hidden)
         interest = (self.interest_dimension,) * (self.interest_dimension > 0)
-        self.parts = (hidden, *interest, *2 * (category_dimension,) * bool(categories))
+        self.parts = (hidden, *interest, *2 * (category_dimension,) * named)
         self.reduced = 0 if reduced_dimension >= sum(self.parts) else reduced_dimension
         self._build_layers(hidden)
         rows = tf.TensorSpec([None], tf.int32)

@@ -65,6 +65,15 @@ def ranker(news: Any) -> Any:
     return genre_tf.models.Ranker(news, max_history=5)
 
 
+def test_a_log_that_names_no_category_makes_models_of_text_alone() -> None:
+    news = genre_tf.models.NewsEncoder.from_preset("tiny", categories=[""])
+    assert news.category is None
+    two_tower = genre_tf.models.TwoTower(news, max_history=5, dimension=24)
+    genre_tf.models.Ranker(news, max_history=5)
+    clone = keras.models.clone_model(two_tower)
+    assert clone.count_params() == two_tower.count_params()
+
+
 def test_the_metrics_are_those_of_evaluation() -> None:
     random = np.random.default_rng(2)
     sizes = random.integers(2, 9, 40)
