@@ -36,7 +36,7 @@ _NEVER = 1 << 62  # later than any time, and small enough to subtract
 _UNIT = 2.0**-36  # unit of weights: an int64 holds 67 million views of an article in one hour
 _TOGETHER = 1 << 18  # events or queries at a time, so that what they need besides stays small
 _GROUP_VIEWS = 1 << 21  # views of the hours whose events are looked up together
-_GROUPS = 8  # such groups in memory, 80 MB each
+_GROUPS = 8  # such groups in memory, 80 MB each; fewer if single hours have more views
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -328,6 +328,9 @@ class Events:
             before = total[begins] - weights[begins]
             self._sums[:, column] = _from_units(total - np.repeat(before, lengths))
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     def within(self, rows: Ints, seconds: Ints) -> tuple[Ints, Ints, npt.NDArray[np.float32]]:
         """What happened to articles, int64 [Q], in the hour of a moment, int64 [Q], strictly before it.
 
@@ -396,8 +399,12 @@ class ColumnLog:
         return numbers, block.candidates, block.seconds[block.row_of_candidate], block.labels
 
     def _events(self, group: int) -> Events:
-        events = self._groups.pop(group, None) or Events(*self._views(group)[1:])
-        while len(self._groups) >= _GROUPS:
-            self._groups.pop(next(iter(self._groups)))
+        events = self._groups.pop(group, None)
+        if events is None:
+            views = self._views(group)[1:]
+            room = max(0, _GROUPS * _GROUP_VIEWS - len(views[0]))
+            while sum(map(len, self._groups.values())) > room:
+                self._groups.pop(next(iter(self._groups)))
+            events = Events(*views)
         self._groups[group] = events  # the newest last
         return events
