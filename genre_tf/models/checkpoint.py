@@ -183,14 +183,8 @@ def _settings(run: Path, stage: str, trained: bool) -> RunConfig:
 
 
 def _with_weights(model: Model, run: Path, stage: str, trained: bool) -> Model:
-    file = run / stage / WEIGHTS_FILE
     if trained:
-        try:
-            load_own_weights(model, file)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"{file} does not fit this run ({str(error).splitlines()[0]}); train the {stage} stage again"
-            ) from None
+        load_own_weights(model, run / stage / WEIGHTS_FILE, f"train the {stage} stage again")
     return model
 
 

@@ -213,9 +213,13 @@ def save_own_weights(model: keras.Model, file: Path) -> None:
     keras.saving.save_weights(model, file, objects_to_skip=frozen_parts(model))
 
 
-def load_own_weights(model: keras.Model, file: Path) -> None:
-    """Read what `save_own_weights` wrote; an OSError, ValueError or KeyError if that is another model's."""
-    keras.saving.load_weights(model, file, objects_to_skip=frozen_parts(model))
+def load_own_weights(model: keras.Model, file: Path, remedy: str = "train from the beginning") -> None:
+    """Read what `save_own_weights` wrote; raises an `InputError` with the remedy if it is another model's."""
+    try:
+        keras.saving.load_weights(model, file, objects_to_skip=frozen_parts(model))
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{file} does not fit this model ({reason}); {remedy}") from None
 
 
 def frozen_parts(model: keras.Model) -> list[Any]:

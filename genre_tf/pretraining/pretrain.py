@@ -15,6 +15,7 @@ from genre_tf.config import OptimizerConfig, RunConfig
 from genre_tf.data.learning_texts import Corpus, NewsTexts, read_corpus, read_unseen
 from genre_tf.errors import InputError
 from genre_tf.metrics.text import WORD_END_NOTE, TextLoss, UnigramModel, perplexity, word_count
+from genre_tf.models.text_model import load_own_weights
 from genre_tf.pretraining.corpus_statistics import LONGEST_CORPUS, SmoothedNgrams, start_embeddings
 from genre_tf.pretraining.language_models import (
     LanguageModel,
@@ -25,7 +26,7 @@ from genre_tf.pretraining.language_models import (
 )
 from genre_tf.pretraining.packed_batches import PackedBatches
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.loop import Training, load_weights
+from genre_tf.training.loop import Training
 from genre_tf.training.progress import FitResult, Goal, Report
 from genre_tf.training.stage_files import StageFiles, fingerprint, run_lock
 
@@ -181,7 +182,7 @@ def _pretrain(
         result = training.fit(files, report)
         files.finish(result)
     else:
-        load_weights(language_model.model, files.trained)
+        load_own_weights(language_model.model, files.trained)
     language_model.save(out)
     found = _report(kind, language_model, corpus, sets, before, losses(), result)
     file.write_text(json.dumps({**found, "made_from": made_from}, indent=2) + "\n", "utf-8")

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import keras
 
 from genre_tf.config import OptimizerConfig
-from genre_tf.errors import FailureError, InputError, StoppedError
+from genre_tf.errors import FailureError, StoppedError
 from genre_tf.models.text_model import load_own_weights
 from genre_tf.training.learner import Learner, Pace
 from genre_tf.training.observers import StageBoard, StepTrace, WeightsAndBiases
@@ -98,7 +97,7 @@ class Training:
         if progress is not None:
             report(f"resuming after step {progress.step} of {self.steps}")
         elif files.start_weights is not None:
-            load_weights(model, files.start_weights)
+            load_own_weights(model, files.start_weights)
         with stop_request() as stops:
             watch = Watch(self, progress or Progress(), files, report, stops)
             try:
@@ -109,9 +108,9 @@ class Training:
         found: dict[str, Any] = {}
         if files.start_weights is not None and goal.validate_older is not None:
             for name, weights in (("older_before", files.start_weights), ("older_after", files.weights)):
-                load_weights(model, weights)
+                load_own_weights(model, weights)
                 found[name] = float(goal.validate_older()[goal.metric])
-        load_weights(model, files.weights)
+        load_own_weights(model, files.weights)
         done = watch.progress
         kept = (
             f"the weights of step {done.best_step:,} are kept, with the best {goal.metric}: {done.best:.4f}"
@@ -209,16 +208,6 @@ class Training:
             for values in getattr(found, "values", (found,)):  # of one or of several replicas
                 rows += values.numpy().tolist()
         return "impressions " + ", ".join(map(str, rows))
-
-
-def load_weights(model: keras.Model, file: Path) -> None:
-    """Load a model's weights; raises an `InputError` if they do not belong to such a model."""
-    try:
-        load_own_weights(model, file)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{file} does not fit these settings ({str(error).splitlines()[0]}); train from the beginning"
-        ) from None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Parts of a batch are together the batch; a fixed shape holds the same rows, or l
 """
 
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -28,15 +29,20 @@ def example(number: int, history: list[int], candidates: list[int], clicked: lis
     )
 
 
-def random_examples(count: int = 40, seed: int = 0) -> list[ImpressionExample]:
+def random_examples(
+    count: int = 40, seed: int = 0, shown: int = 15, read: int = 9
+) -> list[ImpressionExample]:
     rng = np.random.default_rng(seed)
     examples = []
     for number in range(count):
-        shown = rng.choice(60, rng.integers(2, 15), replace=False) + 1
-        clicked = rng.choice(shown, rng.integers(1, len(shown)), replace=False)
-        history = rng.integers(1, 61, rng.integers(0, 9))
-        examples.append(example(number, history.tolist(), shown.tolist(), clicked.tolist()))
+        rows = rng.choice(60, rng.integers(2, shown), replace=False) + 1
+        clicked = rng.choice(rows, rng.integers(1, len(rows)), replace=False)
+        history = rng.integers(1, 61, rng.integers(0, read))
+        examples.append(example(number, history.tolist(), rows.tolist(), clicked.tolist()))
     return examples
+
+
+short_examples = partial(random_examples, shown=9, read=7)
 
 
 def epoch(dataset):
@@ -227,17 +233,6 @@ def test_a_last_batch_that_is_not_full_can_be_left_out():
     assert [len(batch["impression"]) for batch in cut] == [16, 16]
 
 
-def examples(count=25):
-    random = np.random.default_rng(0)
-    found = []
-    for number in range(count):
-        shown = random.choice(60, random.integers(2, 9), replace=False) + 1
-        clicked = random.choice(shown, random.integers(1, len(shown)), replace=False)
-        read = random.integers(1, 61, random.integers(0, 7))
-        found.append(example(number, read.tolist(), shown.tolist(), clicked.tolist()))
-    return found
-
-
 def rows_with_counters(batch):
     """Each row as (impression, history, candidates, labels, counters), as article rows without padding."""
     batch = {name: value.numpy() for name, value in batch.items()}
@@ -282,7 +277,7 @@ def joined(parts, count):
 
 def batches(layout=None, size=8, count=25, **options):
     options = {"seed": 3, "shuffle": True, **options} | ({"layout": layout} if layout else {})
-    return impression_batches(examples(count), batch_size=size, **options)
+    return impression_batches(short_examples(count), batch_size=size, **options)
 
 
 @pytest.mark.parametrize("negatives", [None, 3])
@@ -376,11 +371,11 @@ def test_of_too_many_candidates_the_clicked_ones_stay_and_others_are_drawn():
 )
 def test_weights_go_with_their_clicks(layout, negatives):
     options = {"batch_size": 8, "max_history": 4, "negatives": negatives, "seed": 3, "layout": layout}
-    logs = [weighted(one) for one in examples()]
+    logs = [weighted(one) for one in short_examples(25)]
     found = list(impression_batches(logs, **options))
     assert found and all(follow_their_clicks(batch) for batch in found)
     assert any((batch["history_weights"].numpy() > 1).any() for batch in found)
-    plain = list(impression_batches(examples(), **options))
+    plain = list(impression_batches(short_examples(25), **options))
     for left, right, bare in zip(
         found, plain, impression_batches(logs, weighted=False, **options), strict=True
     ):
@@ -391,7 +386,7 @@ def test_weights_go_with_their_clicks(layout, negatives):
 
 
 def test_beside_logs_with_signals_others_weigh_one():
-    first, second = examples(2)
+    first, second = short_examples(2)
     (batch,) = impression_batches([weighted(first), second], batch_size=2)
     assert (batch["label_weights"].numpy()[0] > 1).any() and (batch["label_weights"].numpy()[1] == 1).all()
     assert (batch["history_weights"].numpy()[1] == 1).all()
