@@ -88,7 +88,7 @@ class RestServer:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             self._socket = socket.create_server((bare_host(host), port), family=family, backlog=128)
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
+            reason = str(getattr(error, "strerror", None) or error).split(" (while")[0]  # the address, again
             raise InputError(
                 f"cannot listen on {host_port(host, port)} (REST): {reason}; "
                 "choose another port with --rest-port, or 0 for a free one"

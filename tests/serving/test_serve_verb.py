@@ -187,7 +187,9 @@ def test_an_occupied_port_is_two_lines_and_status_2(contract_models: Path) -> No
         ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
-    assert f"cannot listen on 127.0.0.1:{port} (REST)" in " ".join(done.stderr.split())
+    assert f"cannot listen on 127.0.0.1:{port} (REST): Address already in use; choose" in " ".join(
+        done.stderr.split()
+    )
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
