@@ -30,22 +30,9 @@ def each_article_again(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     }
 
 
-def padded_to(features: ArticleFeatures, tokens: int) -> Any:
-    """A function for `Dataset.map` that joins features and pads every article to `tokens` tokens."""
-
-    def join(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        joined = features.join(batch)
-        missing = tokens - tf.shape(joined["article_mask"])[1]
-        for name in ("article_states", "article_mask"):
-            joined[name] = tf.pad(joined[name], [[0, 0], [0, missing]])
-        return joined
-
-    return tf.autograph.experimental.do_not_convert(join)
-
-
 def unshared(batches: tf.data.Dataset, features: ArticleFeatures, tokens: int) -> tf.data.Dataset:
     """Batches of impressions as the conventional recipe reads them, with features."""
-    return batches.map(each_article_again).map(padded_to(features, tokens)).prefetch(1)
+    return features.pipeline(batches.map(each_article_again), tokens)
 
 
 def _numbered(real: tf.Tensor, first: Any) -> tf.Tensor:

@@ -107,7 +107,7 @@ def _titles_as_they_come(
     states, mask = ours.gather(rows)
     # The package keeps states as float16, so the peer's states are rounded too.
     expected = theirs[0][:, : states.shape[1]][mask].astype(np.float16).astype(np.float32)
-    _require_equal("titles", states[mask], expected, rounding=2**-10)
+    _require_equal("titles", states[mask].astype(np.float32), expected, rounding=2**-10)
     return compare(
         "titles",
         UNIT,

@@ -54,23 +54,23 @@ class HiddenStates:
     values: npt.NDArray[Any]
     offsets: npt.NDArray[np.int64]
 
-    @property
-    def dtype(self) -> npt.DTypeLike:
-        """The dtype of the results of `gather`."""
-        return np.int32 if self.values.dtype == np.int32 else np.float32
-
     def gather(self, rows: npt.NDArray[np.integer]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """States of some texts, int [U], padded with zeros to the longest of them.
 
-        They are float32 [U, T, hidden] (or token ids, int32 [U, T]), and bool [U, T], True for real tokens.
+        They are float16 [U, T, hidden] (or token ids, int32 [U, T]), and bool [U, T], True for real tokens.
         """
+        states, mask = self.unpadded(rows)
+        padded = np.zeros((*mask.shape, *states.shape[1:]), states.dtype)
+        padded[mask] = states
+        return padded, mask
+
+    def unpadded(self, rows: npt.NDArray[np.integer]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """States of the real tokens of some texts, one text after the other, and the mask of `gather`."""
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
         columns = np.arange(max(1, int(lengths.max(initial=0))))
         mask = columns < lengths[:, None]  # [texts, tokens]
-        padded = np.zeros((*mask.shape, *self.values.shape[1:]), self.dtype)
-        padded[mask] = self.values[(starts[:, None] + columns)[mask]]
-        return padded, mask
+        return self.values[(starts[:, None] + columns)[mask]], mask
 
 
 class StateEncoder:
@@ -295,9 +295,13 @@ class ArticleFeatures:
     categories: npt.NDArray[np.int32]
     subcategories: npt.NDArray[np.int32]
 
-    def gather(self, rows: npt.NDArray[np.integer]) -> Features:
-        """Features of rows: states [U, T, hidden], mask bool [U, T], category, subcategory int32 [U]."""
-        states, mask = self.states.gather(rows)
+    def gather(self, rows: npt.NDArray[np.integer], padded: bool = True) -> Features:
+        """Features of rows: states [U, T, hidden], mask bool [U, T], category, subcategory int32 [U].
+
+        With `padded` False states are those of the real tokens only, [tokens, hidden]; ids stay padded.
+        """
+        padded |= self.states.values.dtype == np.int32
+        states, mask = self.states.gather(rows) if padded else self.states.unpadded(rows)
         return {
             "states": states,
             "mask": mask,
@@ -308,7 +312,8 @@ class ArticleFeatures:
     def pipeline(self, batches: tf.data.Dataset, tokens: int | None = None) -> tf.data.Dataset:
         """Batches of `impression_batches` with the features of their articles, gathered outside the step.
 
-        `tokens` is T, the same for every batch, at least the longest text's; None: each batch has its own.
+        `tokens` is T, the same for every batch, at least the longest text's; None: states are not padded,
+        and token ids to the longest text of each batch.
         """
 
         # AutoGraph would convert this whole class for one method that does not need it.
@@ -316,14 +321,15 @@ class ArticleFeatures:
         def join(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return self.join(batch, tokens)
 
-        return batches.map(join, num_parallel_calls=2, deterministic=True).prefetch(2)
+        return batches.map(join).prefetch(1)
 
     def join(self, batch: dict[str, tf.Tensor], tokens: int | None = None) -> dict[str, tf.Tensor]:
         """Add the features of a batch's `articles` to it, in a `tf.data` pipeline on the host."""
-        kind = tf.as_dtype(self.states.dtype)
+        kind = tf.as_dtype(self.states.values.dtype)
+        padded = tokens is not None or kind == tf.int32
 
         def look_up(rows: npt.NDArray[np.integer]) -> tuple[Any, ...]:
-            found = self.gather(rows)
+            found = self.gather(rows, padded)
             for name in () if tokens is None else ("states", "mask"):  # [U, t, ...] -> [U, tokens, ...]
                 values = found[name]
                 found[name] = np.pad(
@@ -335,8 +341,13 @@ class ArticleFeatures:
             look_up, [batch["articles"]], [kind, tf.bool, tf.int32, tf.int32], stateful=False
         )
         articles = batch["articles"].shape[0]
-        inner = [articles, tokens, *self.states.values.shape[1:]]
-        shapes = (inner, [articles, tokens], [articles], [articles])
+        inner = list(self.states.values.shape[1:])
+        shapes = (
+            [articles, tokens, *inner] if padded else [None, *inner],
+            [articles, tokens],
+            [articles],
+            [articles],
+        )
         for output, shape in zip(outputs, shapes, strict=True):
             output.set_shape(shape)
         return {**batch, **{f"article_{name}": one for name, one in zip(_NAMES, outputs, strict=True)}}

@@ -37,8 +37,18 @@ class AttentionPooling(keras.layers.Layer):
             scores += tf.gather(self.recency_bias, positions_from_newest(mask, self.positions))
         if counted is not None:
             scores += tf.cast(tf.math.log(counted), scores.dtype)
-        weights = tf.nn.softmax(tf.where(mask, scores, tf.constant(-1e9, scores.dtype)), axis=-1)
-        return tf.where(mask, weights, tf.zeros_like(weights))
+        return _masked_softmax(scores, mask)
+
+    def of_unpadded(self, elements: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """As `call`, of the real elements only, float32 [N, D], sequence after sequence; bool [B, T].
+
+        Where half of the elements would be padding, it takes half the time and memory.
+        """
+        place = tf.where(mask)  # [N, 2]: sequence and position
+        scores = self.score(self.score_hidden(elements))[:, 0]  # [N]
+        padded = tf.scatter_nd(place, scores, tf.shape(mask, tf.int64))  # [batch, elements]
+        weights = tf.gather_nd(_masked_softmax(padded, mask), place)  # [N]
+        return tf.math.unsorted_segment_sum(elements * weights[:, None], place[:, 0], tf.shape(mask)[0])
 
     def call(self, elements: tf.Tensor, mask: tf.Tensor, counted: tf.Tensor | None = None) -> tf.Tensor:
         """Pool sequences, float32 [B, T, D] with a mask bool [B, T], to float32 [B, D]; without elements to
@@ -47,6 +57,11 @@ class AttentionPooling(keras.layers.Layer):
         An element with count 2 (`counted`, float32 [B, T], above zero) weighs like two equal elements.
         """
         return tf.einsum("bt,btd->bd", self.weights_of(elements, mask, counted), elements)
+
+
+def _masked_softmax(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    weights = tf.nn.softmax(tf.where(mask, scores, tf.constant(-1e9, scores.dtype)), axis=-1)
+    return tf.where(mask, weights, tf.zeros_like(weights))
 
 
 def positions_from_newest(mask: tf.Tensor, positions: int) -> tf.Tensor:

@@ -278,8 +278,8 @@ class NewsEncoder(TextModel):
         """Encode articles.
 
         Args:
-            features: strings [U]; or a dict with states [U, T, hidden] (or token ids [U, T]), mask bool
-                [U, T], category and subcategory int32 [U].
+            features: strings [U]; or a dict with states [U, T, hidden] (or of the real tokens only,
+                [tokens, hidden], or token ids [U, T]), mask bool [U, T], category and subcategory int32 [U].
             training: whether dropout is active.
 
         Returns:
@@ -306,6 +306,11 @@ class NewsEncoder(TextModel):
     def text_vectors(self, features: dict[str, Any], training: bool | None = None) -> tf.Tensor:
         """Text vectors, not centred: features as in `call` -> float32 [U, hidden], of length one or zero."""
         states, mask = features["states"], features["mask"]
+        if self.upper.blocks and states.dtype != tf.int32 and states.shape.rank == 2:  # it needs padding
+            shape = tf.concat([tf.shape(mask, tf.int64), tf.shape(states, tf.int64)[1:]], 0)
+            states = tf.ensure_shape(
+                tf.scatter_nd(tf.where(mask), states, shape), [*mask.shape, *states.shape[1:]]
+            )
         if not training or not self.chunk:
             return self._text_vectors(states, mask, training)
         layers = [self.upper, self.pooling, self.dropout, self.projection]
@@ -316,8 +321,11 @@ class NewsEncoder(TextModel):
     def _text_vectors(self, states: tf.Tensor, mask: tf.Tensor, training: bool | None) -> tf.Tensor:
         if states.dtype != tf.int32:
             states = tf.cast(states, self.compute_dtype)
-        states = self.upper(states, mask=mask, training=training)  # [articles, tokens, hidden]
-        pooled = self.pooling(states, mask)  # [articles, hidden]
+        if states.dtype != tf.int32 and states.shape.rank == 2:  # of the real tokens only
+            pooled = self.pooling.of_unpadded(states, mask)  # [articles, hidden]
+        else:
+            states = self.upper(states, mask=mask, training=training)  # [articles, tokens, hidden]
+            pooled = self.pooling(states, mask)
         projected = pooled + _PROJECTION_PACE * self.projection(self.dropout(pooled, training=training))
         return tf.cast(tf.math.l2_normalize(projected, axis=-1), tf.float32)
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from typer.testing import CliRunner
 
 from genre_tf.backbones.bert import BERT, save_bert, tiny_vocabulary
-from genre_tf.benchmarks.conventional import each_article_again, unshared
+from genre_tf.benchmarks.conventional import each_article_again
 from genre_tf.benchmarks.encode_bench import _require_equal
 from genre_tf.benchmarks.generate_bench import require_same_tokens
 from genre_tf.benchmarks.measuring import BenchOptions, compare, medians_in_turns_ms
@@ -144,16 +144,3 @@ def test_the_conventional_batch_reads_every_article_again_and_says_the_same():
         )
     used = np.concatenate([np.ravel(again[name]) for name in ("history", "candidates")])
     assert sorted(used[used > 0]) == list(range(1, 12)), "no position is shared"
-
-
-def test_the_conventional_batch_is_padded_to_a_fixed_width():
-    class Features:
-        def join(self, batch):
-            ones = tf.ones([tf.size(batch["articles"]), 4], tf.int32)
-            return {**batch, "article_states": ones, "article_mask": ones > 0}
-
-    rows = np.asarray([1, 2], np.int32)
-    example = ImpressionExample(0, "", 0.0, rows, rows, np.eye(1, 2)[0], np.zeros((2, 9)))
-    batch = next(iter(unshared(impression_batches([example], batch_size=1), Features(), 7)))
-    assert batch["article_states"].shape == (5, 7)
-    np.testing.assert_array_equal(batch["article_mask"].numpy().sum(1), 4)
