@@ -308,7 +308,7 @@ class WriterEvaluation:
         found, start = self._metrics_of(load_generator(self.run)), {}
         if before:
             try:
-                start = self._metrics_of(untrained_generator(self.run, self.config.generation.backbone))
+                start = self._metrics_of(untrained_generator(self.run, self.config.generation))
             except InputError as error:  # its checkpoint is no longer available
                 self.say(f"skipping the generator before training: {error}")
         return found, start

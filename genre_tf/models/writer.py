@@ -101,7 +101,8 @@ class Writer(TextModel):
         """A writer on a language model, or one that `save_to_preset` wrote.
 
         Args:
-            preset: "tiny", a folder, `hf://org/name`, `package:NAME/FILE.gguf`, or a Keras preset.
+            preset: "auto" (the pretrained model that is installed), "tiny", a folder, `hf://org/name`,
+                `package:NAME/FILE.gguf`, or a Keras preset.
             trainable: which part of the language model is trained, see `trained_layers`; not for a saved
                 writer.
             arguments: further arguments of `Writer`; not for a saved writer.

@@ -45,8 +45,8 @@ from genre_tf.models.checkpoint import (
     save_generator_sizes,
     untrained_generator,
 )
+from genre_tf.models.new_writer import new_generator
 from genre_tf.models.writer import Writer
-from genre_tf.training.generation import new_generator
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_before_training_an_adapted_writer_is_its_checkpoint(tiny_run: Path, tmp
     for weight in parts.weights:
         weight.assign(weight + 0.1)
     parts.save_weights(run / FOLDER / WEIGHTS_FILE)
-    found = untrained_generator(run, settings.backbone)
+    found = untrained_generator(run, settings)
     for weight, expected in zip(found.backbone.weights, checkpoint.backbone.weights, strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected.numpy())
     assert float(found.reader_prefix.bias) == UNSEEN
@@ -157,7 +157,7 @@ def test_before_training_an_adapted_writer_is_its_checkpoint(tiny_run: Path, tmp
         (run / FOLDER / "genre_tf.json").read_text("utf-8").replace('"n_positions": 96', '"n_positions": 95')
     )
     with pytest.raises(InputError, match=r"is not the checkpoint that .* was trained from"):
-        untrained_generator(run, settings.backbone)
+        untrained_generator(run, settings)
 
 
 def test_a_checkpoint_that_is_gone_is_said_and_leaves_out_what_was_before(

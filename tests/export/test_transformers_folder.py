@@ -26,9 +26,9 @@ from genre_tf.models.checkpoint import (
     save_backbone,
     save_generator_sizes,
 )
+from genre_tf.models.new_writer import new_generator
 from genre_tf.models.news_encoder import Categories
 from genre_tf.models.text_model import save_own_weights
-from genre_tf.training.generation import new_generator
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

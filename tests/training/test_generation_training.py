@@ -24,11 +24,21 @@ from genre_tf.models.checkpoint import (
     load_generator,
     save_generator_sizes,
 )
+from genre_tf.models.new_writer import new_generator
 from genre_tf.models.text_rows import ORDINARY, TextBatching, TextRows
 from genre_tf.models.writer import Writer
-from genre_tf.training.generation import GenerationTrainer, Perplexity, _of_tasks, new_generator
+from genre_tf.training.generation import GenerationTrainer, Perplexity, _of_tasks
 
-SETTINGS = GenerationConfig(vocabulary_size=300, layers=1, heads=2, hidden=32, max_tokens=64, prefix_tokens=2)
+SETTINGS = GenerationConfig(
+    backbone="new",
+    trainable="all",
+    vocabulary_size=300,
+    layers=1,
+    heads=2,
+    hidden=32,
+    max_tokens=64,
+    prefix_tokens=2,
+)
 TABLE = ArticleTable(
     [
         Article(f"N{n}", "news", "", f"The {word} wins again", f"A {word} won.")
