@@ -147,7 +147,7 @@ def adapted_writer() -> GenerationConfig:
 
 
 def small_writer() -> GenerationConfig:
-    """Without a pretrained model: a GPT-2, trained for two minutes on two cores, learns the form of titles."""
+    """A GPT-2 from scratch, if no pretrained model is installed: two minutes teach it the form of titles."""
     return GenerationConfig(
         vocabulary_size=2000,
         layers=2,

@@ -14,7 +14,8 @@ from genre_tf.backbones.language_models import load_language_model
 from genre_tf.config import GenerationConfig, NewsConfig, RunConfig, read_config
 from genre_tf.data.prepared import file_fingerprint
 from genre_tf.errors import InputError
-from genre_tf.generation.prompts import CONTROL_TOKENS, UNSEEN
+from genre_tf.generation.prompt_form import CONTROL_TOKENS
+from genre_tf.generation.prompts import UNSEEN
 from genre_tf.models.article_features import FrozenText
 from genre_tf.models.news_encoder import Categories, NewsEncoder
 from genre_tf.models.ranker import Ranker
@@ -268,4 +269,4 @@ def untrained_generator(run: Path, settings: GenerationConfig) -> Writer:
     if described["config"] != json.loads(json.dumps(found.config)):
         raise InputError(f"{settings.backbone} is not the checkpoint that {run / FOLDER} was trained from")
     begun: Any = dataclasses.replace(found, tokenizer=BytePair.from_config(described))  # type: ignore[type-var]
-    return Writer(begun, **config, prefix_bias=UNSEEN)
+    return Writer(begun, **{"chat": {}, **config}, prefix_bias=UNSEEN)

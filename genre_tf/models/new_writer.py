@@ -14,12 +14,13 @@ from genre_tf.backbones.language_models import (
 from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.backbones.sources import INSTALL_SMOLLM2, pretrained_writer
 from genre_tf.backbones.trainable import parse_writer_trainable
-from genre_tf.config import GenerationConfig
+from genre_tf.config import GenerationConfig, RunConfig
 from genre_tf.data.articles import ArticleTable
 from genre_tf.generation.grounding import common_words_of
-from genre_tf.generation.prompts import CONTROL_TOKENS, UNSEEN
-from genre_tf.models.checkpoint import load_generator
-from genre_tf.models.writer import Writer, prompt_sizes
+from genre_tf.generation.prompt_form import CONTROL_TOKENS
+from genre_tf.generation.prompts import HIDDEN, UNSEEN
+from genre_tf.models.checkpoint import FOLDER, WEIGHTS_FILE, load_generator
+from genre_tf.models.writer import Writer, prompts_of
 from genre_tf.text.byte_pair import train_byte_pair
 from genre_tf.text.byte_pair_files import check_vocabulary_size
 
@@ -63,7 +64,8 @@ def new_generator(
 ) -> Writer:
     """A generator to train: the named language model, or a new GPT-2 with a vocabulary of the articles.
 
-    A new vocabulary is written into `folder`.
+    A new vocabulary is written into `folder`. Without readers' vectors (a dimension of 0) it is to write as it
+    is, untrained.
     """
     corpus = [text for text in (*table.titles, *table.abstracts) if text]
     if not settings.is_new:
@@ -85,9 +87,37 @@ def new_generator(
         max_tokens=settings.max_tokens,
         user_dimension=user_dimension,
         prefix_tokens=settings.prefix_tokens,
-        prefix_bias=0.0 if settings.is_new else UNSEEN,
+        prefix_bias=0.0 if settings.is_new else UNSEEN if user_dimension else HIDDEN,
         common_words=common_words_of(table.titles, table.abstracts),
     )
+
+
+def writer_of(
+    run: Path, config: RunConfig, table: ArticleTable, report: Callable[[str], None]
+) -> Writer | None:
+    """The writer of a run; if it has trained none, the pretrained language model of its settings as it is.
+
+    None if that model does not follow instructions, or if there is none. The texts of the table, those of the
+    articles to write about, give the words that are not names.
+
+    Raises:
+        InputError: as in `load_generator`; or the named language model cannot be read.
+    """
+    if (run / FOLDER / WEIGHTS_FILE).is_file():
+        return load_generator(run)
+    settings = resolved_writer(config.generation, table.titles)
+    if settings.is_new or settings.backbone == "tiny":
+        report(f"{run} has no trained generation stage, and there is no pretrained writer")
+        return None
+    writer = new_generator(dataclasses.replace(settings, trainable="none"), table, 0, run / FOLDER)
+    if writer.prompts.chat is None:
+        report(f"{run} has no trained generation stage, and {settings.backbone} follows no instructions")
+        return None
+    report(
+        f"{run} has no trained generation stage: {settings.backbone} writes as it is; adapt it with: "
+        f"genre train generation --run {run}"
+    )
+    return writer
 
 
 def check_generation(settings: GenerationConfig, start: Path | None) -> None:
@@ -106,5 +136,5 @@ def check_generation(settings: GenerationConfig, start: Path | None) -> None:
         tokenizer = tiny_byte_pair(CONTROL_TOKENS)
         sizes = {"heads": settings.heads, "hidden": settings.hidden, "max_tokens": settings.max_tokens}
         model = GPT2.new(tokenizer, layers=1, **sizes)
-    layers = LanguageLayers(model.backbone, trainable, [0])
-    prompt_sizes(None, settings.max_tokens, layers.max_positions)
+    LanguageLayers(model.backbone, trainable, [0])
+    prompts_of(model, settings.max_tokens)

@@ -159,7 +159,7 @@ def ready_generation(
         TextRows(texts, data.table, to_vectors(texts), parts.prompts) for texts in (learned, *held_out)
     )
     optimizer = optimizer_of(settings)
-    batching = _batching(settings, parts.prompts.sizes.tokens, devices)
+    batching = _batching(settings, parts.prompts.tokens, devices)
     if len(rows) < batching.rows:
         raise InputError(
             f"{len(rows)} texts do not fill one batch of {batching.rows}, and with fixed shapes an "

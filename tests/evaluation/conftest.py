@@ -65,6 +65,7 @@ def build_run(tiny_data: Path) -> Callable[[Path, str], Path]:
         config = RunConfig(
             data=DataConfig(max_history=6),
             news=NewsConfig(backbone="tiny", trainable=trainable, category_dimension=4),
+            generation=GenerationConfig(backbone="new"),
         )
         prepare(tiny_data, run / "prepared", max_history=6)
         table = read_articles(run / "prepared")

@@ -47,7 +47,7 @@ def data(tmp_path_factory):
 def run(data):
     """A run folder as training leaves it, with weights that nobody trained."""
     folder = data.parent / "run"
-    writing = GenerationConfig(writing=WritingConfig(samples=3, repetition_penalty=1.1))
+    writing = GenerationConfig(backbone="new", writing=WritingConfig(samples=3, repetition_penalty=1.1))
     config = RunConfig(news=NewsConfig(backbone="tiny"), generation=writing)
     prepare(data, folder / "prepared")
     write_config(config, folder / "config.toml")

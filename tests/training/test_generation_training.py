@@ -15,7 +15,8 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.batches import BatchLayout
 from genre_tf.data.learning_texts import TextExample, article_examples
 from genre_tf.errors import InputError
-from genre_tf.generation.prompts import CONTROL_TOKENS, UNSEEN
+from genre_tf.generation.prompt_form import CONTROL_TOKENS
+from genre_tf.generation.prompts import UNSEEN
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.losses.tokens import token_losses
 from genre_tf.models.checkpoint import (
