@@ -23,8 +23,8 @@ from genre_tf.data.mind import read_split
 from genre_tf.errors import FailureError, InputError
 from genre_tf.generation.writer import WritingGraph, writer_options
 from genre_tf.models.checkpoint import load_generator
+from genre_tf.models.new_writer import new_generator
 from genre_tf.models.writer import Writer
-from genre_tf.training.generation import new_generator
 
 UNIT = "texts per second"
 BATCHES = (1, 8)  # number of readers; each gets as many samples as in serving
@@ -113,7 +113,7 @@ def _writers(options: BenchOptions, data: Path, folder: Path) -> Iterator[tuple[
         return
     table = ArticleTable.of(read_split(data, "train"))
     for name, (layers, hidden) in SHAPES.items():
-        config = GenerationConfig(layers=layers, hidden=hidden)
+        config = GenerationConfig(backbone="new", trainable="all", layers=layers, hidden=hidden)
         if options.quick:
             config = replace(config, layers=1, hidden=16, heads=2, vocabulary_size=300)
         yield f"random {name}", new_generator(config, table, 64, folder / name)

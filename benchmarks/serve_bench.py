@@ -57,13 +57,17 @@ class _Sizes:
     writes: int = 20  # generated texts for a median; a run at one rate has twice as many
 
 
-_FULL = _Sizes(served=ServedSizes(articles=50_000, k=20, retrieve=200, generation=GenerationConfig()))
+_FULL = _Sizes(
+    served=ServedSizes(articles=50_000, k=20, retrieve=200, generation=GenerationConfig(backbone="new"))
+)
 _QUICK = _Sizes(
     served=ServedSizes(
         articles=200,
         k=3,
         retrieve=20,
-        generation=GenerationConfig(vocabulary_size=400, layers=1, heads=2, hidden=16, max_tokens=80),
+        generation=GenerationConfig(
+            backbone="new", vocabulary_size=400, layers=1, heads=2, hidden=16, max_tokens=80
+        ),
     ),
     clicks=4,
     candidates=5,

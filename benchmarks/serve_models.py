@@ -22,11 +22,11 @@ from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels, encode_titles
 from genre_tf.generation.writer import WritingGraph, writer_options
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
+from genre_tf.models.new_writer import new_generator
 from genre_tf.models.news_encoder import Categories, NewsEncoder
 from genre_tf.serving.operations.configuration import write_configuration
 from genre_tf.synth.catalogue import write_catalogue
 from genre_tf.synth.settings import NewsroomSettings
-from genre_tf.training.generation import new_generator
 
 NAIVE = "genre_naive"
 _RULES = Rules(exploration=0)  # off: requests by ids and by titles would explore different articles

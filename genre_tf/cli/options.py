@@ -140,10 +140,14 @@ _RUN = {
 TRAIN: Mapping[str, Setting] = {
     "news_backbone": _NEWS_BACKBONE,
     "writer_backbone": Setting(
-        "generation.backbone", "GPT-2 or Llama of the generator, named likewise; default: a small new GPT-2."
+        "generation.backbone",
+        "GPT-2 or Llama of the generator, named likewise or a GGUF file; new: a small GPT-2 from scratch. "
+        "Default: auto, SmolLM2 if it is installed, else new.",
     ),
     "writer_trainable": Setting(
-        "generation.trainable", "Trained part of the generator's backbone: none, 'lora RANK' or all."
+        "generation.trainable",
+        "Trained part of the generator's backbone: none, 'lora RANK' or all. "
+        "Default: 'lora 16', of a new GPT-2 all.",
     ),
     "contrast": Setting(
         "generation.contrast", "Weight of the loss that makes a title more likely for its own reader."

@@ -64,8 +64,7 @@ def evaluate_run(
     config = open_run(run)
     asked = [name.strip() for name in options.models.split(",") if name.strip()]
     names = chosen_models(run, config, asked)
-    writes = options.generation and has_generator(run)
-    if writes:
+    if options.generation and has_generator(run):
         check_towers(run)
     log = read_log(run, config, data, split, max_bad_rows=options.max_bad_rows)
     clicked = log.clicked()
@@ -113,13 +112,15 @@ def evaluate_run(
         report["pool"] = found
     if look is not None:
         look(measured)
-    if writes:
+    if options.generation:
         _add_texts(WriterEvaluation(run, config, measured, say), options, report)
     return dict(finite(report))
 
 
 def _add_texts(writer: WriterEvaluation, options: EvaluationOptions, report: dict[str, Any]) -> None:
     """Add the quality of the generator and samples of its texts to the report."""
+    if writer.writer is None:
+        return
     writer.say("generator")
     report["generation"], report["before"]["generation"] = writer.metrics(before=options.before)
     if options.readers and (writer.run / "ranking" / WEIGHTS_FILE).is_file():

@@ -25,7 +25,7 @@ from genre_tf.evaluation.personalisation import (
     shown_samples,
 )
 from genre_tf.evaluation.scored_log import FEW_CLICKS, ScoredLog, evenly
-from genre_tf.evaluation.scoring import Measured, ModelScorer, TwoTowerScorer, load_scorers
+from genre_tf.evaluation.scoring import Measured, ModelScorer, TwoTowerScorer, has_generator, load_scorers
 from genre_tf.evaluation.significance import paired_bootstrap
 from genre_tf.generation.safety import load_classifier
 from genre_tf.generation.writer import WritingGraph, writer_options
@@ -34,12 +34,12 @@ from genre_tf.metrics.ranking import ranking_metrics
 from genre_tf.metrics.text import copy_rate, distinct, perplexity, rouge
 from genre_tf.models.checkpoint import (
     WEIGHTS_FILE,
-    load_generator,
     load_news_encoder,
     load_ranker,
     load_two_tower,
     untrained_generator,
 )
+from genre_tf.models.new_writer import writer_of
 from genre_tf.models.writer import Writer
 from genre_tf.text.words import beginning, length_in_words
 
@@ -305,10 +305,10 @@ class WriterEvaluation:
 
     def metrics(self, *, before: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         """`generation_metrics` and, if `before` is set, those of the initial generator."""
-        found, start = self._metrics_of(load_generator(self.run)), {}
-        if before:
+        found, start = self._metrics_of(self._writer), {}
+        if before and has_generator(self.run):
             try:
-                start = self._metrics_of(untrained_generator(self.run, self.config.generation.backbone))
+                start = self._metrics_of(untrained_generator(self.run, self.config.generation))
             except InputError as error:  # its checkpoint is no longer available
                 self.say(f"skipping the generator before training: {error}")
         return found, start
@@ -351,6 +351,17 @@ class WriterEvaluation:
         return {**found, "of_impressions": there_are}
 
     @cached_property
+    def writer(self) -> Writer | None:
+        """The writer that is measured, if there is one."""
+        return writer_of(self.run, self.config, self.measured.log.table, self.say)
+
+    @property
+    def _writer(self) -> Writer:
+        if self.writer is None:
+            raise InputError(f"{self.run} has no writer; run: genre train generation --run {self.run}")
+        return self.writer
+
+    @cached_property
     def _learned(self) -> frozenset[str]:
         # The counters also include articles that earlier runs showed, and so learned.
         counted = Counters.load(self.run / "prepared" / COUNTERS_FILE).views.keys()
@@ -369,7 +380,7 @@ class WriterEvaluation:
     def _served(self, histories: Sequence[Sequence[str]], samples: int | None) -> ServedWriter:
         """The writer for readers with these titles, as it is served; None: the served number of samples."""
         shared = load_news_encoder(self.run, self.config)
-        parts = load_generator(self.run)
+        parts = self._writer
         return ServedWriter(
             parts,
             load_two_tower(self.run, shared=shared),

@@ -1,12 +1,16 @@
 """The generator's input: a prompt of token ids, built in the graph from raw strings.
 
-    <|reader|> titles, oldest first <|source|> source <|title|> target <|end|>
+    before  titles, oldest first  between  source  behind  target  end
 
-The reader's vector enters separately, as keys and values before the prompt. Training and the served graph use
-the same functions. Prompts to be continued are padded on the left, so that each ends
-in the last column; rows to be learned are padded on the right, where causal attention hides the padding.
+The pieces around titles, source and target are those of the form (`genre_tf.generation.prompt_form`); a
+model from scratch has <|reader|>, <|source|>, <|title|> and <|end|>. The reader's vector enters separately,
+as keys and values before the prompt. Training and the served graph use the same functions. Prompts to be
+continued are padded on the left, so that each ends in the last column; rows to be learned are padded on the
+right, where causal attention hides the padding.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,16 +18,13 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from genre_tf.contract import KINDS as WRITTEN_KINDS
+from genre_tf.generation.prompt_form import KINDS, PromptForm, chat_form, control_form
 from genre_tf.layers.attention import Prefix
-
-KINDS = (*WRITTEN_KINDS, "answer")
-END, READER, SOURCE = "<|end|>", "<|reader|>", "<|source|>"
-CONTROL_TOKENS = (END, READER, SOURCE, *(f"<|{kind}|>" for kind in KINDS))
-"""The special tokens that a generator's vocabulary must have."""
 
 UNSEEN = -4.0
 """Initial bias of a prefix for a pretrained model: about a fiftieth of a word's attention goes to it."""
+HIDDEN = -30.0
+"""Initial bias of a prefix that nothing attends to, for a model that is not trained."""
 _NOBODY = 16  # width of the learned vector where readers have none
 _KEY_SPREAD = 0.05  # keys then have about the size of those of a new GPT-2
 
@@ -43,9 +44,12 @@ class PromptSizes:
             raise ValueError(f"history_tokens must be large enough for one title; got {self}")
 
     @classmethod
-    def within(cls, max_tokens: int) -> "PromptSizes":
-        """Divide `max_tokens` positions: a quarter for the text, the rest for history and source."""
-        rest = max_tokens - 3  # three control tokens
+    def within(cls, max_tokens: int, fixed: int = 3) -> "PromptSizes":
+        """Divide `max_tokens` positions: a quarter for the text, the rest for history and source.
+
+        `fixed` positions belong to the pieces of the prompt's form.
+        """
+        rest = max_tokens - fixed
         target = rest // 4
         history = (rest - target) * 4 // 10
         if history < 8:
@@ -56,11 +60,6 @@ class PromptSizes:
             source_tokens=rest - target - history,
             target_tokens=target,
         )
-
-    @property
-    def tokens(self) -> int:
-        """Length of the longest prompt including its text."""
-        return self.history_tokens + self.source_tokens + self.target_tokens + 3
 
 
 class Prompt(NamedTuple):
@@ -75,23 +74,53 @@ class Prompt(NamedTuple):
 class Prompts(tf.Module):
     """Lays out prompts.
 
-    The tokenizer is a `BytePair` whose special tokens include CONTROL_TOKENS. It never produces a special
+    The tokenizer is a `BytePair` whose special tokens include those of the form. It never produces a special
     token from a text, so a source cannot smuggle in an instruction.
+
+    Args:
+        tokenizer: see above.
+        sizes: longest length of each part; None: divided from `max_tokens`.
+        chat: the frame of a checkpoint's chat template, see `chat_frame`; None: control tokens.
+        max_tokens: longest prompt including its text, if there are no sizes.
+
+    Raises:
+        ValueError: `max_tokens` leave no room for a prompt.
+        InputError: the vocabulary lacks a special token of the form.
     """
 
-    def __init__(self, tokenizer: Any, sizes: PromptSizes) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        sizes: PromptSizes | None = None,
+        chat: Mapping[str, str] | None = None,
+        max_tokens: int = 256,
+    ) -> None:
         super().__init__()
         self.tokenizer = tokenizer
-        self.sizes = sizes
-        self.end_id: int = tokenizer.token_id(END)
-        self._reader: int = tokenizer.token_id(READER)
-        self._source: int = tokenizer.token_id(SOURCE)
-        self._kinds: list[int] = [tokenizer.token_id(f"<|{kind}|>") for kind in KINDS]
+        form = chat_form(chat) if chat else control_form()
+        self.end_id: int = tokenizer.token_id(form.end)
+        self._chat = tuple(sorted((chat or {}).items()))
+        self._pieces = _spelled(form, tokenizer)
+        self.fixed_tokens = max(sum(map(len, pieces)) for pieces in self._pieces)
+        """Length of all pieces of the form, in tokens; of the longest kind of prompt."""
+        self.sizes = sizes or PromptSizes.within(max_tokens, self.fixed_tokens)
+
+    @property
+    def chat(self) -> dict[str, str] | None:
+        """The frame of the checkpoint's chat template; None: control tokens."""
+        return dict(self._chat) or None
+
+    @property
+    def tokens(self) -> int:
+        """Length of the longest prompt including its text."""
+        sizes = self.sizes
+        return sizes.history_tokens + sizes.source_tokens + sizes.target_tokens + self.fixed_tokens
 
     @property
     def control_ids(self) -> list[int]:
         """Ids that may never be written: all special tokens except the end."""
-        return [self.tokenizer.token_id(token) for token in self.tokenizer.special_tokens if token != END]
+        special = (self.tokenizer.token_id(token) for token in self.tokenizer.special_tokens)
+        return [token_id for token_id in special if token_id != self.end_id]
 
     def to_continue(self, history_text: Any, source: Any, kind: Any) -> Prompt:
         """Prompts for the decode loop; invalid UTF-8 is read as U+FFFD.
@@ -101,7 +130,8 @@ class Prompts(tf.Module):
             source: string [batch], an article to write from; "" to write from interest alone.
             kind: string [batch], one of KINDS; any other value means title.
         """
-        prompt, _, source_ids, has_reader = self._prompt(history_text, source, kind)
+        parts, has_reader = self._prompt(history_text, source, kind)
+        prompt, source_ids = tf.concat(parts, axis=1), parts[3]
         length = _lengths(prompt)[:, None]
         dense = prompt.to_tensor()  # [batch, time], padded on the right
         time = tf.shape(dense)[1]
@@ -123,21 +153,20 @@ class Prompts(tf.Module):
         """Rows for teacher forcing of a target, string [batch]; the other texts as in `to_continue`.
 
         The words of history and source have `context_weight` in the loss, those of the target 1. Rows are
-        padded to a multiple of so many columns, up to `sizes.tokens`, to limit the number of shapes.
+        padded to a multiple of so many columns, up to `tokens`, to limit the number of shapes.
 
         Returns:
             token_ids int32 [batch, time], padded on the right; labels int32 [batch, time], the next token;
             label_weight float32 [batch, time], 0 where nothing is learned; has_reader bool [batch].
         """
-        prompt, history, source_ids, has_reader = self._prompt(history_text, source, kind)
+        parts, has_reader = self._prompt(history_text, source, kind)
         target_ids = self.tokenizer.encode(readable(target))
         target_ids = tf.concat([target_ids, tf.fill([target_ids.nrows(), 1], self.end_id)], axis=1)
         target_ids = target_ids[:, : self.sizes.target_tokens]  # a truncated text has no end to learn
-        token_ids = self._padded(tf.concat([prompt, target_ids], axis=1), multiple)
-        control = tf.zeros([source_ids.nrows(), 1])
-        words = [tf.ones_like(part, tf.float32) * context_weight for part in (history, source_ids)]
-        target_weight = tf.ones_like(target_ids, tf.float32)
-        weight = [control, words[0], control, words[1], control, target_weight]
+        parts = [*parts, target_ids]
+        token_ids = self._padded(tf.concat(parts, axis=1), multiple)
+        weights = zip(parts, (0.0, context_weight, 0.0, context_weight, 0.0, 1.0), strict=True)
+        weight = [part.with_values(tf.fill(tf.shape(part.values), weight)) for part, weight in weights]
         weight = self._padded(tf.concat(weight, axis=1), multiple)
         return {
             "token_ids": token_ids,
@@ -183,19 +212,42 @@ class Prompts(tf.Module):
         """Dense rows, padded to a multiple of this many columns, but never beyond the model's positions."""
         dense: Any = rows.to_tensor()  # [batch, time]
         time: Any = tf.shape(dense)[1]
-        more = tf.maximum(tf.minimum(-time % multiple, self.sizes.tokens - time), 0)
+        more = tf.maximum(tf.minimum(-time % multiple, self.tokens - time), 0)
         return tf.pad(dense, [[0, 0], [0, more]])
 
-    def _prompt(self, history_text: Any, source: Any, kind: Any) -> tuple[Any, Any, Any, Any]:
-        """Prompt, history and source, 3 x ragged int32 [batch, tokens], and whether there is a history."""
+    def _prompt(self, history_text: Any, source: Any, kind: Any) -> tuple[list[Any], Any]:
+        """The parts of a prompt, 5 x ragged int32 [batch, tokens], and whether there is a history.
+
+        They are a piece of the form, the history, another piece, the source, and the last piece.
+        """
         history, has_reader = self._history(history_text)
         # No token of a vocabulary has more than a few dozen letters, so reading further is useless.
         beginning = tf.strings.substr(readable(source), 0, 24 * self.sizes.source_tokens, unit="UTF8_CHAR")
         source_ids = self.tokenizer.encode(tf.strings.strip(beginning))[:, : self.sizes.source_tokens]
-        column = tf.fill([source_ids.nrows(), 1], 1)
-        kinds = tf.gather(self._kinds, self.kind_index(kind))[:, None]
-        parts = [column * self._reader, history, column * self._source, source_ids, kinds]
-        return tf.concat(parts, axis=1), history, source_ids, has_reader
+        has_source = source_ids.row_lengths() > 0
+        which = 4 * self.kind_index(kind)
+        which += 2 * tf.cast(has_reader, which.dtype) + tf.cast(has_source, which.dtype)
+        pieces = zip(*self._pieces, strict=True)
+        before, between, behind = (tf.gather(tf.ragged.constant(rows, tf.int32), which) for rows in pieces)
+        return [before, history, between, source_ids, behind], has_reader
+
+
+def _spelled(form: PromptForm, tokenizer: Any) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """Token ids of the pieces of each kind of prompt."""
+    special = sorted(tokenizer.special_tokens, key=len, reverse=True)
+    parts = re.compile("(" + "|".join(map(re.escape, special)) + ")")
+
+    def ids(piece: str) -> tuple[int, ...]:
+        found: list[int] = []
+        for part in filter(None, parts.split(piece)):
+            if part in special:
+                found.append(tokenizer.token_id(part))
+            else:
+                found += tokenizer.encode(tf.constant([part])).flat_values.numpy().tolist()
+        return tuple(found)
+
+    known = {piece: ids(piece) for pieces in form.pieces for piece in pieces}
+    return tuple(tuple(known[piece] for piece in pieces) for pieces in form.pieces)
 
 
 def readable(text: Any) -> Any:

@@ -160,7 +160,7 @@ class WritingGraph(tf.Module):
         self.grounding = Grounding(writer.common_words or FUNCTION_WORDS)
         self.options = options
         self._newline: int = int(prompts.tokenizer.encode(tf.constant(["\n"])).flat_values[0])
-        needed = prompts.sizes.tokens
+        needed = prompts.tokens
         if needed > self.model.max_positions:
             raise ValueError(
                 f"prompts of {needed} tokens do not fit into {self.model.max_positions} positions"

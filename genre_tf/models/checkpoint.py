@@ -11,10 +11,11 @@ import h5py
 
 from genre_tf.backbones.bert import BERT, Bert, load_bert, save_bert
 from genre_tf.backbones.language_models import load_language_model
-from genre_tf.config import NewsConfig, RunConfig, read_config
+from genre_tf.config import GenerationConfig, NewsConfig, RunConfig, read_config
 from genre_tf.data.prepared import file_fingerprint
 from genre_tf.errors import InputError
-from genre_tf.generation.prompts import CONTROL_TOKENS, UNSEEN
+from genre_tf.generation.prompt_form import CONTROL_TOKENS
+from genre_tf.generation.prompts import UNSEEN
 from genre_tf.models.article_features import FrozenText
 from genre_tf.models.news_encoder import Categories, NewsEncoder
 from genre_tf.models.ranker import Ranker
@@ -252,20 +253,20 @@ def load_generator(run: Path, *, trained: bool = True) -> Writer:
     return writer
 
 
-def untrained_generator(run: Path, backbone: str) -> Writer:
+def untrained_generator(run: Path, settings: GenerationConfig) -> Writer:
     """The writer of a run at the beginning of its training, for comparison.
 
-    `backbone` names the checkpoint that it was adapted from; empty: it started with random weights.
+    Its settings name the checkpoint that it was adapted from, if it did not start with random weights.
 
     Raises:
         InputError: as in `load_generator`; or the checkpoint does not exist or has changed.
     """
-    if not backbone:
+    if settings.is_new:
         return load_generator(run, trained=False)
-    found = load_language_model(backbone, CONTROL_TOKENS)
+    found = load_language_model(settings.backbone, CONTROL_TOKENS)
     config = described_in(run / FOLDER, Writer)["config"]
     described = config.pop("language_model")
     if described["config"] != json.loads(json.dumps(found.config)):
-        raise InputError(f"{backbone} is not the checkpoint that {run / FOLDER} was trained from")
+        raise InputError(f"{settings.backbone} is not the checkpoint that {run / FOLDER} was trained from")
     begun: Any = dataclasses.replace(found, tokenizer=BytePair.from_config(described))  # type: ignore[type-var]
-    return Writer(begun, **config, prefix_bias=UNSEEN)
+    return Writer(begun, **{"chat": {}, **config}, prefix_bias=UNSEEN)

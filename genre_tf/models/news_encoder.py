@@ -193,6 +193,13 @@ class NewsEncoder(TextModel):
         """D, the width of an article's vector."""
         return self.reduced or sum(self.parts)
 
+    def topic_part(self, vectors: Any) -> Any:
+        """Which part of vectors, [..., D], tells what a text is about: of length 1 or 0, [..., hidden].
+
+        Of a reduced vector that is the whole, whatever its length.
+        """
+        return vectors if self.reduced else vectors[..., : self.parts[0]]
+
     @property
     def max_tokens(self) -> int:
         """T, the longest text in tokens."""

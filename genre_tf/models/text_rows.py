@@ -117,7 +117,7 @@ class TextRows:
             lambda: self._parts(batching, seed, epochs, layout, room),
             output_signature=(dict.fromkeys(_COLUMNS, tf.TensorSpec([rows], tf.string)), numbers),
         )
-        longest = self.prompts.sizes.tokens
+        longest = self.prompts.tokens
 
         def lay_out(texts: dict[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
             learned = self.prompts.to_learn(
@@ -219,7 +219,7 @@ class TextRows:
         return {"history": has_reader & ~drops_reader, "source": ~drops_source}
 
     def _row_tokens(self, kept: dict[str, npt.NDArray[np.bool_]]) -> npt.NDArray[np.int64]:
-        tokens = self.tokens["target"] + 4  # control tokens
+        tokens = self.tokens["target"] + self.prompts.fixed_tokens + 1  # its end
         for name, keep in kept.items():
             tokens = tokens + self.tokens[name] * keep
         return tokens

@@ -21,7 +21,8 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.click_log import ClickLog
 from genre_tf.data.learning_texts import NO_HISTORY, TextExample, learning_split
 from genre_tf.errors import InputError
-from genre_tf.generation.prompts import CONTROL_TOKENS, KINDS, UNSEEN, Prompts, PromptSizes, ReaderPrefix
+from genre_tf.generation.prompt_form import CONTROL_TOKENS, KINDS, chat_frame
+from genre_tf.generation.prompts import UNSEEN, Prompts, PromptSizes, ReaderPrefix
 from genre_tf.generation.writer import WritingGraph, writer_options
 from genre_tf.losses.tokens import mean_token_loss, token_losses
 from genre_tf.models.impression_model import checked_titles
@@ -45,6 +46,8 @@ class Writer(TextModel):
         trained_layers: "none", "lora 8" or "all".
         max_tokens: longest prompt and text together; at most what the language model reads.
         prompt: longest length of each part, as in `PromptSizes`; None: divided from `max_tokens`.
+        chat: the frame of the prompt, see `genre_tf.generation.prompt_form.chat_frame`; None: that of the
+            language model's chat template; empty, or without a template: control tokens.
         user_dimension: D, width of the readers' vectors; 0: the prefix is the same for everybody.
         prefix_tokens: number of columns of keys and values before every layer's own.
         prefix_bias: how visible they are at first; see `ReaderPrefix`.
@@ -67,6 +70,7 @@ class Writer(TextModel):
         trained_layers: str = "all",
         max_tokens: int = 256,
         prompt: Mapping[str, int] | None = None,
+        chat: Mapping[str, str] | None = None,
         user_dimension: int = 0,
         prefix_tokens: int = 4,
         prefix_bias: float = 0.0,
@@ -81,7 +85,7 @@ class Writer(TextModel):
         self.language_model = LanguageLayers(
             language_model.backbone, parse_writer_trainable(trained_layers), controls
         )
-        self.prompts = Prompts(tokenizer, prompt_sizes(prompt, max_tokens, self.language_model.max_positions))
+        self.prompts = prompts_of(language_model, max_tokens, prompt, chat)
         self.common_words = tuple(common_words)
         self.towers: str | None = None
         """SHA-256 of the weights of the towers whose reader vectors it was trained with; None if unknown."""
@@ -101,7 +105,8 @@ class Writer(TextModel):
         """A writer on a language model, or one that `save_to_preset` wrote.
 
         Args:
-            preset: "tiny", a folder, `hf://org/name`, `package:NAME/FILE.gguf`, or a Keras preset.
+            preset: "auto" (the pretrained model that is installed), "tiny", a folder, `hf://org/name`,
+                `package:NAME/FILE.gguf`, or a Keras preset.
             trainable: which part of the language model is trained, see `trained_layers`; not for a saved
                 writer.
             arguments: further arguments of `Writer`; not for a saved writer.
@@ -125,6 +130,7 @@ class Writer(TextModel):
             "language_model": {**self.prompts.tokenizer.get_config(), "config": self.config},
             "trained_layers": self.trained_layers,
             "prompt": dataclasses.asdict(self.prompts.sizes),
+            "chat": self.prompts.chat or {},
             "user_dimension": prefix.user_dimension,
             "prefix_tokens": prefix.prefix_tokens,
             "common_words": list(self.common_words),
@@ -245,7 +251,7 @@ class Writer(TextModel):
     def data_identity(self) -> tuple[Any, ...]:
         """What batches depend on: the vocabulary and the lengths."""
         tokenizer = self.prompts.tokenizer
-        return (type(self).__name__, tokenizer.vocabulary_size, self.prompts.sizes)
+        return (type(self).__name__, tokenizer.vocabulary_size, self.prompts.sizes, self.prompts.chat)
 
     def generate(
         self,
@@ -307,11 +313,22 @@ class Writer(TextModel):
         return histories, sources, kinds
 
 
-def prompt_sizes(prompt: Mapping[str, int] | None, max_tokens: int, positions: int) -> PromptSizes:
-    """Lengths of the parts of a prompt; given, or divided from the greatest number of tokens."""
-    if prompt is not None:
-        return PromptSizes(**prompt)
+def prompts_of(
+    language_model: LanguageModel,
+    max_tokens: int,
+    prompt: Mapping[str, int] | None = None,
+    chat: Mapping[str, str] | None = None,
+) -> Prompts:
+    """The prompts of a language model, with these lengths of their parts, or divided from `max_tokens`.
+
+    Raises:
+        InputError: `max_tokens`, or the model's positions, leave no room for a prompt.
+    """
+    tokenizer = language_model.tokenizer
+    found = chat_frame(language_model.folder) if chat is None else chat
+    frame = found if found and found["end"] in tokenizer.special_tokens else None
+    room = min(max_tokens, language_model.backbone.max_sequence_length)
     try:
-        return PromptSizes.within(min(max_tokens, positions))
+        return Prompts(tokenizer, PromptSizes(**prompt) if prompt else None, frame, room)
     except ValueError as error:
         raise InputError(f"generation.max_tokens: {error}") from None

@@ -11,23 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.backbones.language_models import (
-    GPT2,
-    LanguageModel,
-    check_language_model,
-    load_language_model,
-    tiny_byte_pair,
-)
-from genre_tf.backbones.layers import LanguageLayers
-from genre_tf.backbones.trainable import compute_in, parse_writer_trainable
+from genre_tf.backbones.trainable import compute_in
 from genre_tf.config import GenerationConfig, RunConfig, optimizer_of
-from genre_tf.data.articles import ArticleTable
 from genre_tf.data.learning_texts import TextExample, learning_split
 from genre_tf.errors import InputError
 from genre_tf.evaluation.personalisation import ServedWriter, as_markdown, readers_of_articles, written_for
 from genre_tf.evaluation.scoring import TwoTowerScorer
-from genre_tf.generation.grounding import common_words_of
-from genre_tf.generation.prompts import CONTROL_TOKENS, UNSEEN
 from genre_tf.generation.writer import writer_options
 from genre_tf.losses.tokens import all_token_losses, contrast_loss, mean_token_loss, token_losses
 from genre_tf.models.checkpoint import (
@@ -38,11 +27,10 @@ from genre_tf.models.checkpoint import (
     save_generator_sizes,
     towers_fingerprint,
 )
+from genre_tf.models.new_writer import new_generator
 from genre_tf.models.text_model import is_preset
 from genre_tf.models.text_rows import ORDINARY, TextBatching, TextRows
-from genre_tf.models.writer import Writer, prompt_sizes
-from genre_tf.text.byte_pair import train_byte_pair
-from genre_tf.text.byte_pair_files import check_vocabulary_size
+from genre_tf.models.writer import Writer
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.learner import Learner
 from genre_tf.training.loop import Training
@@ -171,7 +159,7 @@ def ready_generation(
         TextRows(texts, data.table, to_vectors(texts), parts.prompts) for texts in (learned, *held_out)
     )
     optimizer = optimizer_of(settings)
-    batching = _batching(settings, parts.prompts.sizes.tokens, devices)
+    batching = _batching(settings, parts.prompts.tokens, devices)
     if len(rows) < batching.rows:
         raise InputError(
             f"{len(rows)} texts do not fill one batch of {batching.rows}, and with fixed shapes an "
@@ -218,64 +206,12 @@ def _batching(settings: GenerationConfig, row_tokens: int, devices: Distribution
     return TextBatching(
         tokens=tokens,
         rows=rows if devices.fixed_shapes else 0,
-        context_weight=settings.context_weight,
+        context_weight=settings.context_weight if settings.is_new else 0.0,
         drop_source=settings.drop_source,
         drop_reader=settings.drop_reader,
         shares=dataclasses.asdict(settings.tasks),
         contrast=settings.contrast_rows if settings.contrast else 0.0,
     )
-
-
-def new_generator(
-    settings: GenerationConfig, table: ArticleTable, user_dimension: int, folder: Path, seed: int = 0
-) -> Writer:
-    """A generator to train: the named language model, or a new GPT-2 with a vocabulary of the articles.
-
-    A new vocabulary is written into `folder`.
-    """
-    corpus = [text for text in (*table.titles, *table.abstracts) if text]
-    if settings.backbone:
-        model: LanguageModel = load_language_model(settings.backbone, CONTROL_TOKENS)
-        model = dataclasses.replace(model, tokenizer=model.tokenizer.with_known_words(corpus))  # type: ignore[type-var]
-    else:
-        model = GPT2.new(
-            train_byte_pair(corpus, settings.vocabulary_size, CONTROL_TOKENS, folder),
-            layers=settings.layers,
-            heads=settings.heads,
-            hidden=settings.hidden,
-            max_tokens=settings.max_tokens,
-            dropout=settings.dropout,
-            seed=seed,
-        )
-    return Writer(
-        model,
-        trained_layers=settings.trainable,
-        max_tokens=settings.max_tokens,
-        user_dimension=user_dimension,
-        prefix_tokens=settings.prefix_tokens,
-        prefix_bias=UNSEEN if settings.backbone else 0.0,
-        common_words=common_words_of(table.titles, table.abstracts),
-    )
-
-
-def check_generation(settings: GenerationConfig, start: Path | None) -> None:
-    """Check what `ready_generation` will need, in seconds and before the stages that come first.
-
-    The generator of `start`, the run to continue from, is used instead of a named or a new one.
-    """
-    trainable = parse_writer_trainable(settings.trainable)
-    if start is not None:
-        load_generator(start, trained=False)
-        return
-    if settings.backbone:
-        model = check_language_model(settings.backbone)
-    else:
-        check_vocabulary_size(settings.vocabulary_size, CONTROL_TOKENS)
-        tokenizer = tiny_byte_pair(CONTROL_TOKENS)
-        sizes = {"heads": settings.heads, "hidden": settings.hidden, "max_tokens": settings.max_tokens}
-        model = GPT2.new(tokenizer, layers=1, **sizes)
-    layers = LanguageLayers(model.backbone, trainable, [0])
-    prompt_sizes(None, settings.max_tokens, layers.max_positions)
 
 
 def _examples(data: StageData, settings: GenerationConfig, seed: int) -> list[list[TextExample]]:

@@ -13,6 +13,7 @@ import numpy as np
 from genre_tf.backbones.bert import load_bert
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.config import RunConfig, optimizer_of, read_config, with_optimizer, write_config
+from genre_tf.data.mind import first_titles
 from genre_tf.data.prepared import MANIFEST_FILE, load_manifest, read_articles
 from genre_tf.data.preparing import prepare, write_older
 from genre_tf.errors import FailureError, InputError
@@ -23,9 +24,10 @@ from genre_tf.models.checkpoint import (
     reads_towers_of,
     save_backbone,
 )
+from genre_tf.models.new_writer import check_generation, resolved_writer
 from genre_tf.models.news_encoder import Categories, check_encoder
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.generation import ToVectors, check_generation, ready_generation
+from genre_tf.training.generation import ToVectors, ready_generation
 from genre_tf.training.loop import Training
 from genre_tf.training.observers import Observers
 from genre_tf.training.progress import Estimate, FitResult, Report, comparison, duration
@@ -116,6 +118,8 @@ def train(
             run have forgotten too much.
         StoppedError: SIGTERM or Ctrl-C was received, and the state was saved.
     """
+    if "generation" in stages:
+        config = with_writer(data, config, report)
     check_stages(stages, run, config)
     with run_lock(run):
         open_run(run, data, config, report)
@@ -136,6 +140,16 @@ def train(
         results = _train_stages(chosen, run, config, report, devices, estimate)
         (run / _AGAIN).unlink(missing_ok=True)
         return results
+
+
+def with_writer(data: Path, config: RunConfig, report: Report) -> RunConfig:
+    """The settings with the writer that "auto" stands for: the earlier run's, or what suits the log."""
+    settings, start = config.generation, start_run(config)
+    if start is not None and settings.backbone == "auto" and (start / "config.toml").is_file():
+        earlier = read_config(start / "config.toml").generation
+        settings = dataclasses.replace(settings, backbone=earlier.backbone, trainable=earlier.trainable)
+    titles = first_titles(data, "train") if settings.backbone == "auto" else ()
+    return dataclasses.replace(config, generation=resolved_writer(settings, titles, report))
 
 
 def with_trained(run: Path, stages: Collection[str], config: RunConfig, report: Report) -> RunConfig:

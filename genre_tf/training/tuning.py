@@ -15,7 +15,7 @@ from genre_tf.config import Objective, RunConfig, with_optimizer, write_config
 from genre_tf.errors import InputError, StoppedError
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.progress import Report
-from genre_tf.training.run_folder import STAGES, check_stages, open_run, stage_fingerprints
+from genre_tf.training.run_folder import STAGES, check_stages, open_run, stage_fingerprints, with_writer
 from genre_tf.training.stage_data import StageData, load_stage_data
 from genre_tf.training.stage_files import StageFiles, fingerprint, run_lock
 
@@ -96,6 +96,8 @@ def tune(
         import keras_tuner as tuner
     except ImportError:
         raise InputError("tuning needs keras-tuner; run: pip install 'genre-tf[tune]'") from None
+    if stage == "generation":
+        config = with_writer(data, config, report)
     check_stages((stage,), run, config)
     with run_lock(run):
         open_run(run, data, config, report)

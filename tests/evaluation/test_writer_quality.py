@@ -36,7 +36,8 @@ from genre_tf.evaluation.writer_quality import (
 )
 from genre_tf.generation.beam import Beam
 from genre_tf.generation.decode import Greedy
-from genre_tf.generation.prompts import CONTROL_TOKENS, UNSEEN
+from genre_tf.generation.prompt_form import CONTROL_TOKENS
+from genre_tf.generation.prompts import UNSEEN
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.models.checkpoint import (
     FOLDER,
@@ -45,8 +46,8 @@ from genre_tf.models.checkpoint import (
     save_generator_sizes,
     untrained_generator,
 )
+from genre_tf.models.new_writer import new_generator
 from genre_tf.models.writer import Writer
-from genre_tf.training.generation import new_generator
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def test_before_training_an_adapted_writer_is_its_checkpoint(tiny_run: Path, tmp
     for weight in parts.weights:
         weight.assign(weight + 0.1)
     parts.save_weights(run / FOLDER / WEIGHTS_FILE)
-    found = untrained_generator(run, settings.backbone)
+    found = untrained_generator(run, settings)
     for weight, expected in zip(found.backbone.weights, checkpoint.backbone.weights, strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected.numpy())
     assert float(found.reader_prefix.bias) == UNSEEN
@@ -157,13 +158,14 @@ def test_before_training_an_adapted_writer_is_its_checkpoint(tiny_run: Path, tmp
         (run / FOLDER / "genre_tf.json").read_text("utf-8").replace('"n_positions": 96', '"n_positions": 95')
     )
     with pytest.raises(InputError, match=r"is not the checkpoint that .* was trained from"):
-        untrained_generator(run, settings.backbone)
+        untrained_generator(run, settings)
 
 
 def test_a_checkpoint_that_is_gone_is_said_and_leaves_out_what_was_before(
     writing_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(WriterEvaluation, "_metrics_of", lambda self, parts: {"measured": True})
+    monkeypatch.setattr(WriterEvaluation, "writer", object())
     config = read_config(writing_run / "config.toml")
     gone = replace(config, generation=replace(config.generation, backbone="no/such/folder"))
     said: list[str] = []
@@ -226,7 +228,7 @@ def test_the_generator_can_be_left_out(
     def refused(*_: object, **__: object) -> Callable[..., object]:
         raise AssertionError("the generator was loaded")
 
-    monkeypatch.setattr("genre_tf.evaluation.writer_quality.load_generator", refused)
+    monkeypatch.setattr("genre_tf.evaluation.writer_quality.writer_of", refused)
     options = EvaluationOptions(models="ranker", before=False, generation=False)
     assert evaluate_run(writing_run, tiny_data, "dev", options, say=print)["generation"] == {}
 

@@ -27,11 +27,11 @@ from genre_tf.models.checkpoint import (
     save_generator_sizes,
     two_tower_of,
 )
+from genre_tf.models.new_writer import new_generator
 from genre_tf.models.news_encoder import Categories
 from genre_tf.models.text_model import save_own_weights
 from genre_tf.synth.newsroom import write_newsroom
 from genre_tf.synth.settings import NewsroomSettings
-from genre_tf.training.generation import new_generator
 
 OPTIONS = ExportOptions(k=3, retrieve=20, batch_sizes=(1, 2))
 
@@ -47,7 +47,7 @@ def data(tmp_path_factory):
 def run(data):
     """A run folder as training leaves it, with weights that nobody trained."""
     folder = data.parent / "run"
-    writing = GenerationConfig(writing=WritingConfig(samples=3, repetition_penalty=1.1))
+    writing = GenerationConfig(backbone="new", writing=WritingConfig(samples=3, repetition_penalty=1.1))
     config = RunConfig(news=NewsConfig(backbone="tiny"), generation=writing)
     prepare(data, folder / "prepared")
     write_config(config, folder / "config.toml")
@@ -67,7 +67,7 @@ def run(data):
 def write_generator(folder, table, dimension):
     folder.mkdir()
     settings = GenerationConfig(
-        vocabulary_size=400, layers=1, heads=2, hidden=16, max_tokens=96, prefix_tokens=2
+        backbone="new", vocabulary_size=400, layers=1, heads=2, hidden=16, max_tokens=96, prefix_tokens=2
     )
     parts = new_generator(settings, table, dimension, folder)
     save_generator_sizes(parts, folder)

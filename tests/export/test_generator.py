@@ -17,7 +17,7 @@ from genre_tf.export.gate import portability_violations
 from genre_tf.export.generator import Evidence, GeneratorServable, closeness_threshold
 from genre_tf.export.requests import RowByRow, recorded_requests
 from genre_tf.funnel.served_models import ServedModels, encode_titles
-from genre_tf.generation.prompts import CONTROL_TOKENS
+from genre_tf.generation.prompt_form import CONTROL_TOKENS
 from genre_tf.generation.safety import SafetyClassifier
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.models.writer import Writer

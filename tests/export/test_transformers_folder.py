@@ -16,7 +16,7 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import transformers_folder
 from genre_tf.export.transformers_folder import write_transformers_folder
-from genre_tf.generation.prompts import CONTROL_TOKENS
+from genre_tf.generation.prompt_form import CONTROL_TOKENS
 from genre_tf.layers.block import merged
 from genre_tf.models.checkpoint import (
     FOLDER,
@@ -26,9 +26,9 @@ from genre_tf.models.checkpoint import (
     save_backbone,
     save_generator_sizes,
 )
+from genre_tf.models.new_writer import new_generator
 from genre_tf.models.news_encoder import Categories
 from genre_tf.models.text_model import save_own_weights
-from genre_tf.training.generation import new_generator
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

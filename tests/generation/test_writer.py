@@ -14,7 +14,8 @@ from genre_tf.backbones.language_models import GPT2
 from genre_tf.config import WritingConfig
 from genre_tf.errors import InputError
 from genre_tf.generation.decode import copied
-from genre_tf.generation.prompts import CONTROL_TOKENS, PromptSizes
+from genre_tf.generation.prompt_form import CONTROL_TOKENS
+from genre_tf.generation.prompts import PromptSizes
 from genre_tf.generation.writer import WriterOptions, WritingGraph, Written, writer_options
 from genre_tf.models.writer import Writer
 from genre_tf.text.byte_pair import train_byte_pair

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from genre_tf.backbones.language_models import GPT2, LanguageModel, tiny_byte_pair
 from genre_tf.generation.cached_decoder import CachedDecoder
-from genre_tf.generation.prompts import CONTROL_TOKENS, UNSEEN
+from genre_tf.generation.prompt_form import CONTROL_TOKENS
+from genre_tf.generation.prompts import UNSEEN
 from genre_tf.models.writer import Writer
 
 READER = 5

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.generation.prompts import CONTROL_TOKENS, END, READER, SOURCE, Prompts, PromptSizes
+from genre_tf.generation.prompt_form import CONTROL_TOKENS, END, READER, SOURCE
+from genre_tf.generation.prompts import Prompts, PromptSizes
 from genre_tf.text.byte_pair import BytePair, train_byte_pair
 
 SIZES = PromptSizes(history_titles=3, title_tokens=6, history_tokens=14, source_tokens=8, target_tokens=7)
@@ -107,9 +108,9 @@ def test_a_target_cut_off_has_no_end_to_learn(prompts: Prompts) -> None:
     assert readable(prompts.tokenizer, rows["token_ids"][0]) == f"{READER}{SOURCE}<|title|>much to"
 
 
-def test_sizes_share_out_all_positions() -> None:
+def test_sizes_share_out_all_positions(tokenizer: BytePair) -> None:
     for tokens in (256, 64, 1024):
-        assert PromptSizes.within(tokens).tokens == tokens
+        assert Prompts(tokenizer, max_tokens=tokens).tokens == tokens
     with pytest.raises(ValueError, match="no room"):
         PromptSizes.within(12)
 
@@ -118,7 +119,7 @@ def test_padding_never_goes_beyond_the_positions_of_the_model(prompts: Prompts) 
     """A full row of 32 tokens padded to a multiple of 24 would be 48 columns, and the model has 32."""
     full = tf.constant(["a" * 50])
     rows = prompts.to_learn(full, full, tf.constant(["body"]), full, context_weight=0.0, multiple=24)
-    assert rows["token_ids"].shape[1] <= SIZES.tokens
+    assert rows["token_ids"].shape[1] <= prompts.tokens
     short = prompts.to_learn(
         tf.constant([""]), tf.constant([""]), tf.constant(["title"]), tf.constant(["a"]),
         context_weight=0.0, multiple=8,

@@ -41,10 +41,10 @@ from genre_tf.models.checkpoint import (
     save_generator_sizes,
     two_tower_of,
 )
+from genre_tf.models.new_writer import new_generator
 from genre_tf.models.text_model import save_own_weights
 from genre_tf.synth.newsroom import write_newsroom
 from genre_tf.synth.settings import NewsroomSettings
-from genre_tf.training.generation import new_generator
 from genre_tf.training.progress import FitResult
 from genre_tf.training.run_folder import STAGES, judge, train
 from genre_tf.training.stage_data import load_stage_data
@@ -58,6 +58,7 @@ CONFIG = RunConfig(
     retrieval=RetrievalConfig(optimizer=STEPS),
     ranking=RankingConfig(optimizer=STEPS),
     generation=GenerationConfig(
+        backbone="new",
         vocabulary_size=300,
         layers=1,
         heads=2,

@@ -23,10 +23,11 @@ from genre_tf.data.counters import COUNTERS
 from genre_tf.data.learning_texts import TextExample, article_examples
 from genre_tf.data.moment_pool import MomentPool, draw_from_pool
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
+from genre_tf.models.new_writer import new_generator
 from genre_tf.models.news_encoder import Categories, NewsEncoder
 from genre_tf.models.text_rows import TextBatching, TextRows
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.generation import GenerationTrainer, new_generator
+from genre_tf.training.generation import GenerationTrainer
 from genre_tf.training.learner import Learner
 from genre_tf.training.ranking import CLICK_WEIGHT, TEACHER, ClickWeights, RankingTrainer
 from genre_tf.training.retrieval import DRAWN, RetrievalTrainer
@@ -39,7 +40,7 @@ CONFIG = RunConfig(
     retrieval=RetrievalConfig(heads=2, dimension=16, negatives=2, pool_negatives=3),
     ranking=RankingConfig(counters=True),
     generation=GenerationConfig(
-        vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=48, prefix_tokens=2
+        backbone="new", vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=48, prefix_tokens=2
     ),
 )
 OBJECTIVES = "all objectives of ranking"

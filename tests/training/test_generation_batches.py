@@ -19,7 +19,8 @@ from genre_tf.data.learning_texts import (
     history_text,
     learning_split,
 )
-from genre_tf.generation.prompts import CONTROL_TOKENS, Prompts, PromptSizes
+from genre_tf.generation.prompt_form import CONTROL_TOKENS
+from genre_tf.generation.prompts import Prompts, PromptSizes
 from genre_tf.models.text_rows import ORDINARY, TextBatching, TextRows
 from genre_tf.text.byte_pair import train_byte_pair
 

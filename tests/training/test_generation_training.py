@@ -15,7 +15,8 @@ from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.batches import BatchLayout
 from genre_tf.data.learning_texts import TextExample, article_examples
 from genre_tf.errors import InputError
-from genre_tf.generation.prompts import CONTROL_TOKENS, UNSEEN
+from genre_tf.generation.prompt_form import CONTROL_TOKENS
+from genre_tf.generation.prompts import UNSEEN
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.losses.tokens import token_losses
 from genre_tf.models.checkpoint import (
@@ -24,11 +25,21 @@ from genre_tf.models.checkpoint import (
     load_generator,
     save_generator_sizes,
 )
+from genre_tf.models.new_writer import new_generator
 from genre_tf.models.text_rows import ORDINARY, TextBatching, TextRows
 from genre_tf.models.writer import Writer
-from genre_tf.training.generation import GenerationTrainer, Perplexity, _of_tasks, new_generator
+from genre_tf.training.generation import GenerationTrainer, Perplexity, _of_tasks
 
-SETTINGS = GenerationConfig(vocabulary_size=300, layers=1, heads=2, hidden=32, max_tokens=64, prefix_tokens=2)
+SETTINGS = GenerationConfig(
+    backbone="new",
+    trainable="all",
+    vocabulary_size=300,
+    layers=1,
+    heads=2,
+    hidden=32,
+    max_tokens=64,
+    prefix_tokens=2,
+)
 TABLE = ArticleTable(
     [
         Article(f"N{n}", "news", "", f"The {word} wins again", f"A {word} won.")

@@ -154,6 +154,7 @@ def test_what_the_writer_writes_is_shown_at_each_validation(tmp_path):
         data=DataConfig(max_history=6, validation_share=0.2),
         news=NewsConfig(backbone="tiny", category_dimension=4, max_title_tokens=8),
         generation=GenerationConfig(
+            backbone="new",
             vocabulary_size=300,
             layers=1,
             heads=2,

@@ -14,7 +14,14 @@ from genre_tf.training.stage_files import StageFiles
 
 STEPS = OptimizerConfig(steps=40, batch_size=8, validate_every=10)
 WRITER = GenerationConfig(
-    vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=48, max_examples=40, optimizer=STEPS
+    backbone="new",
+    vocabulary_size=300,
+    layers=1,
+    heads=2,
+    hidden=16,
+    max_tokens=48,
+    max_examples=40,
+    optimizer=STEPS,
 )
 
 

@@ -88,7 +88,8 @@ def test_a_refused_writer_setting_is_refused_before_anything_is_trained(tmp_path
     file = tmp_path / "gpt2" / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "vocab_size": 7}))
     given = {name: tmp_path / "gpt2" if value == "{folder}" else value for name, value in wrong.items()}
-    writer = GenerationConfig(**{name: str(v) if name == "backbone" else v for name, v in given.items()})
+    given = {name: str(v) if name == "backbone" else v for name, v in given.items()}
+    writer = GenerationConfig(**{"backbone": "new", **given})
     with pytest.raises(InputError, match=said):
         train(
             run_folder.STAGES, data, tmp_path / "run", dataclasses.replace(CONFIG, generation=writer), silent

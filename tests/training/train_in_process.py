@@ -49,6 +49,7 @@ CONFIG = RunConfig(
     ranking=RankingConfig(optimizer=optimizer("adamw", 0.01, 7, accumulate=2, steps_per_execution=4)),
     # No dropout: two devices drop other words than one. Many rows come a second time, before another reader.
     generation=GenerationConfig(
+        backbone="new",
         vocabulary_size=300,
         layers=1,
         heads=2,

