@@ -303,10 +303,11 @@ class Events:
     Args:
         rows: int32 [E], the article of each view, in any order.
         seconds: int64 [E], when, since 1970.
-        clicked: bool or uint8 [E], whether it was clicked.
+        clicked: bool or uint8 [E], whether it was clicked; or how often, if a row stands for several views.
+        views: int64 [E], how many views each row stands for; None: one.
     """
 
-    def __init__(self, rows: Rows, seconds: Ints, clicked: npt.ArrayLike) -> None:
+    def __init__(self, rows: Rows, seconds: Ints, clicked: npt.ArrayLike, views: Ints | None = None) -> None:
         hours = seconds // HOUR_SECONDS if len(seconds) else np.zeros(1, np.int64)
         self._origin = int(hours.min()) * HOUR_SECONDS
         self._seconds_long = (int(hours.max()) + 1) * HOUR_SECONDS - self._origin
@@ -314,9 +315,13 @@ class Events:
         order = np.argsort(keys)[np.count_nonzero(rows == 0) :]
         keys = keys[order]
         distinct = np.flatnonzero(np.diff(keys, prepend=-1))  # in a large log, seconds of an article repeat
-        self._keys = keys[distinct]
-        self._views = np.append(distinct, len(keys))  # views before each key
-        self._clicks = np.concatenate([[0], np.cumsum(np.asarray(clicked, bool)[order])])[self._views]
+        self._keys, ends = keys[distinct], np.append(distinct, len(keys))
+        each = np.ones(len(rows), np.int64) if views is None else views
+        # Before each key:
+        self._views, self._clicks = (
+            np.concatenate([[0], np.cumsum(np.asarray(counts, np.int64)[order])])[ends]
+            for counts in (each, clicked)
+        )
         begins = np.flatnonzero(np.diff(self._keys // HOUR_SECONDS, prepend=-1))
         lengths = np.diff(begins, append=len(self._keys))
         self._sums = np.empty((len(self._keys), 2 * len(HALF_LIVES_HOURS)), np.float32)
@@ -399,10 +404,24 @@ class ColumnLog:
         block = self._columns.take(numbers, "candidates", "labels")
         return numbers, block.candidates, block.seconds[block.row_of_candidate], block.labels
 
+    def _read(self, group: int) -> Events:
+        """The events of a group, read in parts, because a single hour may have millions of views."""
+        numbers = self._order[slice(*self._starts[group : group + 2])]
+        part = np.cumsum(self._columns.shown[numbers]) // _TOGETHER
+        found = []
+        for some in np.split(numbers, np.flatnonzero(np.diff(part)) + 1):
+            block = self._columns.take(some, "candidates", "labels")
+            seconds = block.seconds[block.row_of_candidate]
+            keys = (block.candidates.astype(np.int64) << 32) + seconds - seconds[:1]
+            _, first, of_key = np.unique(keys, return_index=True, return_inverse=True)
+            clicks, views = np.bincount(of_key, block.labels), np.bincount(of_key)
+            found.append((block.candidates[first], seconds[first], clicks.astype(np.int64), views))
+        return Events(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
     def _events(self, group: int) -> Events:
         events = self._groups.pop(group, None)
         if events is None:
-            events = Events(*self._views(group)[1:])
+            events = self._read(group)
             room = max(0, _GROUPS * _GROUP_VIEWS - len(events))
             while sum(map(len, self._groups.values())) > room:
                 self._groups.pop(next(iter(self._groups)))

@@ -64,8 +64,8 @@ def new_generator(
 ) -> Writer:
     """A generator to train: the named language model, or a new GPT-2 with a vocabulary of the articles.
 
-    A new vocabulary is written into `folder`. Without readers' vectors (a dimension of 0) it is to write as it
-    is, untrained.
+    A new vocabulary is written into `folder`. Without readers' vectors (a dimension of 0) it is to
+    write as it is, untrained.
     """
     corpus = [text for text in (*table.titles, *table.abstracts) if text]
     if not settings.is_new:

@@ -29,6 +29,7 @@ from genre_tf.training.progress import (
     keep_freed_memory,
     memory,
     peak_memory_gb,
+    return_freed_memory,
     seconds_of,
     validations_left,
 )
@@ -123,6 +124,7 @@ class Training:
         if goal.judge is not None:
             found["quality"] = tuple(goal.judge())
         seconds = watch.seconds()
+        return_freed_memory()
         if self.finish is not None:
             self.finish()
             files.save_best(model)

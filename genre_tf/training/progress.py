@@ -1,5 +1,6 @@
 """The progress of a training, its result, what the rest of it will take, and its memory."""
 
+import contextlib
 import ctypes
 import math
 import resource
@@ -196,6 +197,7 @@ def seconds_of(call: Callable[[], Any], traced_seconds: float | None = None) -> 
 _STATUS = Path("/proc/self/statm")
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 _NEVER = -1  # value of the trim threshold, see mallopt(3)
+_USUAL_TRIM_THRESHOLD, _USUAL_MMAP_MAX = 128 * 1024, 65536  # glibc's defaults
 
 
 def peak_memory_gb() -> float:
@@ -227,3 +229,12 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # not glibc
         return False
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))
+
+
+def return_freed_memory() -> None:
+    """Undo `keep_freed_memory` after the steps: what follows needs memory at other places."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # not glibc
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, _USUAL_MMAP_MAX)
+        libc.mallopt(_M_TRIM_THRESHOLD, _USUAL_TRIM_THRESHOLD)
+        libc.malloc_trim(0)

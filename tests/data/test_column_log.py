@@ -56,6 +56,7 @@ def test_the_groups_of_hours_in_memory_do_not_matter(monkeypatch):
     whole = ColumnLog(columns, len(TABLE))
     monkeypatch.setattr(view_log, "_GROUP_VIEWS", 30)
     monkeypatch.setattr(view_log, "_GROUPS", 2)
+    monkeypatch.setattr(view_log, "_TOGETHER", 8)
     parts = ColumnLog(columns, len(TABLE))
     random.Random(3).shuffle(seconds := [*range(0, 13 * 3600, 997)])
     for second in seconds:
