@@ -11,7 +11,6 @@ import tensorflow as tf
 from genre_tf.backbones.bert import Bert, load_bert, save_bert
 from genre_tf.backbones.language_models import LanguageModel, load_language_model, save_language_model
 from genre_tf.backbones.trainable import compute_in, parse_trainable
-from genre_tf.config import RunConfig
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation.scoring import open_run
 from genre_tf.files import whole_folder
@@ -39,11 +38,12 @@ def write_transformers_folder(run: Path, stage: str, out: Path, overwrite: bool 
     config = open_run(run)
     _check_place(run, out, overwrite)
     if stage != "generation":
-        require_mergeable(config)
+        _require_mergeable(config.news.trainable, "news")
     with whole_folder(out) as folder:
         card: dict[str, Any] = {"stage": stage, "name": out.name, "tolerance": f"{TOLERANCE:g}"}
         if stage == "generation":
             parts = load_generator(run)
+            _require_mergeable(parts.trained_layers, stage)
             difference = _write_writer(parts, folder)
             tokens = ", ".join(f"`{token}`" for token in parts.prompts.tokenizer.special_tokens)
             card |= {"auto": "AutoModelForCausalLM", "trainable": parts.trained_layers, "tokens": tokens}
@@ -78,12 +78,12 @@ def _check_place(run: Path, out: Path, overwrite: bool) -> None:
         )
 
 
-def require_mergeable(config: RunConfig) -> None:
-    """Refuse a run whose BERT has parts that no `transformers` class has."""
-    if parse_trainable(config.news.trainable).method in ("adapters", "prefix"):
+def _require_mergeable(trainable: str, section: str) -> None:
+    """Refuse a run whose backbone has parts that no `transformers` class has."""
+    if parse_trainable(trainable).method in ("adapters", "prefix"):
         raise InputError(
-            f"news.trainable is {config.news.trainable!r}: a BERT in transformers has no adapters or "
-            "prefixes, and they cannot be merged into its kernels. Train with last N, all or lora R."
+            f"{section}.trainable is {trainable!r}: a model in transformers has no adapters or prefixes, and "
+            "they cannot be merged into its kernels. Train with last N, all, lora R or adalora R."
         )
 
 

@@ -275,9 +275,11 @@ class GenerationConfig(Section, section="generation"):
     # A language model by name; "new": a small GPT-2 from scratch with a vocabulary of its own; "auto": the
     # pretrained model that is installed, else "new". A run's settings say what "auto" was resolved to.
     backbone: str = "auto"
-    # Its trained part: none, lora R or all; auto: all of a model from scratch, lora 16 of a pretrained one
+    # Its trained part, as of the news backbone; auto: all of a new model, lora 16 of a pretrained one
     trainable: str = "auto"
-    precision: Precision = "float32"  # for its layers in training
+    # For its layers in training; auto: mixed_bfloat16 for a pretrained model if the processor multiplies in
+    # it, which halves the time of a product; else float32
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     # From scratch: a small model that sees much learns more in the same minutes than a larger one (measured).
     vocabulary_size: int = within(4000, 1)
     layers: int = within(3, 1)

@@ -74,6 +74,18 @@ def prefer_onednn() -> None:
         _prefer(_ONEDNN, "1")
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16 products, and TensorFlow uses them (by oneDNN).
+
+    There a large product takes half the time of one in float32 (measured on a Zen 4). Known on Linux only.
+    """
+    try:
+        flags = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return os.environ.get(_ONEDNN) != "0" and any(name in flags for name in ("avx512_bf16", "amx_bf16"))
+
+
 def import_triton_first() -> None:
     """Import Triton, a part of PyTorch's builds for GPUs, if it is installed and TensorFlow is not imported.
 

@@ -21,11 +21,9 @@ from genre_tf.layers.attention import (
     side_by_side_bias,
 )
 from genre_tf.layers.block import (
-    Adapter,
     Block,
-    GatedPrefix,
     TokenRows,
-    low_rank_updates,
+    additions_to,
     merged,
     set_trainable,
     transformed,
@@ -57,14 +55,8 @@ def split_layers(
     for block in blocks:
         set_trainable(block, True)  # an earlier split of this backbone may have frozen it
     for block in blocks[cut:]:
-        hidden, size = block.heads * block.depth, trainable.size
-        if trainable.method == "lora":
-            block.add(low_rank_updates(block, ("query", "value"), size))  # as in the paper
-        elif trainable.method == "adapters":
-            block.add({part: Adapter(hidden, size, f"{part}_adapter") for part in ("project", "contract")})
-        elif trainable.method == "prefix":
-            dropout = block.parts.attention_dropout.rate
-            block.add({"attention": GatedPrefix(size, block.heads, block.depth, dropout, "prefix")})
+        if trainable.method != "layers":  # LoRA updates queries and values, as in its paper
+            block.add(additions_to(block, trainable.method, trainable.size, ("query", "value")))
         compute_in(precision, block)
     if trainable.last is None:
         # Token ids take four bytes, states of the frozen embeddings hundreds: looked up, not stored.
@@ -151,16 +143,20 @@ class EncoderLayers(keras.Model):
 
 
 class LanguageLayers(keras.layers.Layer):
-    """A GPT-2 or Llama over flat tokens, trained completely, by low-rank updates, or not at all.
+    """A GPT-2 or Llama over flat tokens, trained completely, by small additions, or not at all.
+
+    If only the last layers are trained, the states below them depend on the tokens alone, so they may be
+    computed once for each row (`frozen_states`), and a prefix enters the last layers only.
 
     Args:
         backbone: as KerasHub built it; its weights are shared, not copied.
-        trainable: what `parse_writer_trainable` allows.
-        control_ids: tokens whose embeddings are trained even if the others are not.
+        trainable: what `parse_trainable` allows.
+        control_ids: tokens whose embeddings are trained even if the others are not; only if no layer is
+            below the trained ones.
         attention_drops: see `Block`.
 
     Raises:
-        InputError: the rank is as large as the kernel it updates.
+        InputError: there are fewer layers than should be trained, or an addition is too large.
 
     Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019; Touvron et al.,
     "LLaMA", 2023.
@@ -174,11 +170,6 @@ class LanguageLayers(keras.layers.Layer):
         attention_drops: bool = True,
     ) -> None:
         super().__init__(name="language_layers")
-        least = min(backbone.hidden_dim, backbone.intermediate_dim)
-        if trainable.size > least:
-            raise InputError(
-                f"lora {trainable.size} is too large for this backbone: at most {least}; 4 to 64 are usual."
-            )
         self.backbone = backbone
         self.blocks = hub_blocks(backbone, attention_drops=attention_drops)
         self.layers = len(self.blocks)
@@ -188,11 +179,19 @@ class LanguageLayers(keras.layers.Layer):
         self.vocabulary: int = backbone.vocabulary_size
         self.max_positions: int = backbone.max_sequence_length
         self.rotary_base: float | None = getattr(backbone, "rope_max_wavelength", None)
+        check_fits(trainable, self.layers, min(self.hidden, backbone.intermediate_dim), self.max_positions)
         whole = trainable == WHOLE
+        self.first = self.layers - trainable.last if trainable.last else 0
+        """Number of layers below those that training changes."""
         set_trainable(backbone, whole)
-        self.token_rows = None if whole else TokenRows(control_ids, self.vocabulary, self.hidden)
-        for block in self.blocks if trainable.method == "lora" else ():
-            block.add(low_rank_updates(block, list(block.parts.dense), trainable.size))
+        self.token_rows = (
+            None if whole or self.first else TokenRows(control_ids, self.vocabulary, self.hidden)
+        )
+        for block in self.blocks[self.first :] if trainable.last != 0 else ():
+            if trainable.method == "layers":
+                set_trainable(block.layer, True)
+            else:
+                block.add(additions_to(block, trainable.method, trainable.size, list(block.parts.dense)))
         self.built = True
 
     def embed(self, token_ids: tf.Tensor) -> tf.Tensor:
@@ -208,8 +207,25 @@ class LanguageLayers(keras.layers.Layer):
         From embeddings float32 [batch, time, hidden], without positions, padded on the right, to the same,
         normalized. With `training` dropout is active.
         """
+        return self.trained_states(self.frozen_states(embeddings), prefix, training)
+
+    def frozen_states(self, embeddings: tf.Tensor) -> tf.Tensor:
+        """States below the trained layers, from embeddings as in `states`; themselves if there are none."""
+        if not self.first:
+            return embeddings
         time = tf.shape(embeddings)[1]
-        return self._states(embeddings, tf.range(time)[None], causal_bias(time, prefix), prefix, training)
+        positions = tf.range(time)[None]
+        states = self._entered(embeddings, positions, training=False)
+        below = self._through(self.blocks[: self.first], states, positions, causal_bias(time))
+        return tf.stop_gradient(below)
+
+    def trained_states(
+        self, states: tf.Tensor, prefix: Prefix | None = None, training: bool | None = None
+    ) -> tf.Tensor:
+        """Last hidden states, from what `frozen_states` returns."""
+        time = tf.shape(states)[1]
+        positions = tf.range(time)[None]
+        return self._last_states(states, positions, causal_bias(time, prefix), prefix, training)
 
     def packed_states(
         self, token_ids: tf.Tensor, text: tf.Tensor, position: tf.Tensor, training: bool | None = None
@@ -217,35 +233,55 @@ class LanguageLayers(keras.layers.Layer):
         """Last hidden states of rows that hold several texts, each computed as if it were alone.
 
         All three are int32 [rows, time]: token ids, the number of each token's text in its row (from 1; 0 for
-        padding), and the position of each token in its own text, from 0.
+        padding), and the position of each token in its own text, from 0. No layer may be frozen.
         """
         bias = side_by_side_bias(text, causal=True)
-        return self._states(self.embed(token_ids), position, bias, None, training)
+        return self._last_states(self.embed(token_ids), position, bias, None, training)
 
-    def _states(
+    def _last_states(
         self,
-        embeddings: tf.Tensor,
+        states: tf.Tensor,
         positions: tf.Tensor,
         bias: tf.Tensor,
         prefix: Prefix | None,
         training: bool | None,
     ) -> tf.Tensor:
-        turns = None
+        if not self.first:
+            states = self._entered(states, positions, training)
+        states = self._through(self.blocks[self.first :], states, positions, bias, prefix, training)
+        flat = normalized(tf.reshape(states, [-1, self.hidden]), norm_of(self.backbone.layer_norm), training)
+        return tf.reshape(flat, tf.shape(states))
+
+    def _entered(self, embeddings: tf.Tensor, positions: tf.Tensor, training: bool | None) -> tf.Tensor:
+        """What the first layer reads: embeddings [batch, time, hidden], with GPT-2's positions."""
         if self.rotary_base is None:
             table = tf.convert_to_tensor(self.backbone.position_embedding.position_embeddings)
             embeddings += tf.gather(table, positions)
             if training:  # not called otherwise, because a layer in 16 bits rounds what it is given
                 embeddings = self.backbone.embeddings_dropout(embeddings, training=True)
                 embeddings = tf.cast(embeddings, tf.float32)
-        else:
+        return embeddings
+
+    def _through(
+        self,
+        blocks: Sequence[Block],
+        states: tf.Tensor,
+        positions: tf.Tensor,
+        bias: tf.Tensor,
+        prefix: Prefix | None = None,
+        training: bool | None = None,
+    ) -> tf.Tensor:
+        """States after some layers: [batch, time, hidden] -> the same."""
+        turns = None
+        if self.rotary_base is not None:
             cosine, sine = rotary_turns(positions, self.depth, self.rotary_base)
             turns = cosine[:, None], sine[:, None]  # [batch or 1, 1, time, depth]
-        layout = Padded(embeddings)
-        attention = Attention(layout, bias, turns, prefix)
-        flat = layout.flat(embeddings)
-        for block in self.blocks:
+        layout = Padded(states)
+        attention = Attention(layout, bias, turns, prefix, self.first)
+        flat = layout.flat(states)
+        for block in blocks:
             flat = transformed(block, flat, attention, training)
-        return layout.padded(normalized(flat, norm_of(self.backbone.layer_norm), training), training)
+        return layout.padded(flat, training)
 
     def logits(self, states: tf.Tensor) -> tf.Tensor:
         """Logits of the next token: float32 [..., hidden] -> float32 [..., vocabulary]."""

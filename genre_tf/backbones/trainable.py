@@ -9,7 +9,7 @@ import keras
 
 from genre_tf.errors import InputError
 
-_ADDED = re.compile(r"(lora|adapters|prefix)\s+([1-9]\d{0,5})(?:\s+last\s+([1-9]\d{0,5}))?")
+_ADDED = re.compile(r"(lora|adalora|adapters|prefix)\s+([1-9]\d{0,5})(?:\s+last\s+([1-9]\d{0,5}))?")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _MARK = "gradient_passes_float16"
 _LAST = re.compile(r"last\s+([1-9]\d{0,5})")
@@ -17,14 +17,14 @@ _LAST = re.compile(r"last\s+([1-9]\d{0,5})")
 
 @dataclass(frozen=True)
 class Trainable:
-    """Which weights of a BERT are trained.
+    """Which weights of a backbone are trained.
 
-    "layers" trains whole layers; "lora" (of rank `size`), "adapters" (of that width) and "prefix" (that many
-    vectors) keep them frozen and train small additions to each; in the `last` layers, or None: in all (for
-    "layers" including the embeddings).
+    "layers" trains whole layers; "lora" (of rank `size`), "adalora" (of that rank on average), "adapters" (of
+    that width) and "prefix" (that many vectors) keep them frozen and train small additions to each; in the
+    `last` layers, or None: in all (for "layers" including the embeddings).
     """
 
-    method: Literal["layers", "lora", "adapters", "prefix"] = "layers"
+    method: Literal["layers", "lora", "adalora", "adapters", "prefix"] = "layers"
     size: int = 0
     last: int | None = None
 
@@ -34,7 +34,7 @@ WHOLE = Trainable()
 
 
 def parse_trainable(text: str) -> Trainable:
-    """Parse `none`, `last N`, `all`, or `lora R`, `adapters N` or `prefix N`, perhaps with `last N`."""
+    """Parse none, last N or all; or lora R, adalora R, adapters N or prefix N, perhaps with last N."""
     cleaned = text.strip().lower()
     if cleaned in ("none", "all"):
         return Trainable(last=None if cleaned == "all" else 0)
@@ -44,21 +44,13 @@ def parse_trainable(text: str) -> Trainable:
         method, size, last = found.groups()
         return Trainable(method, int(size), None if last is None else int(last))  # type: ignore[arg-type]
     raise InputError(
-        "trainable must be none, last N (such as last 2), all, lora R, adapters N, prefix N, "
-        f"or one of the last three in some layers (such as lora 8 last 2); got {text!r}"
+        "trainable must be none, last N (such as last 2), all, lora R, adalora R, adapters N, prefix N, "
+        f"or one of the last four in some layers (such as lora 8 last 2); got {text!r}"
     )
 
 
-def parse_writer_trainable(text: str) -> Trainable:
-    """Parse `none`, `lora R` or `all`; anything else is an `InputError`."""
-    found = parse_trainable(text)
-    if found == Trainable(last=0) or (found.last is None and found.method in ("layers", "lora")):
-        return found
-    raise InputError(f"a writer's trainable must be none, lora R (such as lora 8) or all; got {text!r}")
-
-
 def check_fits(trainable: Trainable, layers: int, hidden: int, max_tokens: int) -> None:
-    """Check that a BERT has enough layers, and that an addition is smaller than what it modifies."""
+    """Check that a backbone has enough layers, and that an addition is smaller than what it modifies."""
     if (trainable.last or 0) > layers:
         raise InputError(
             f"the backbone has {layers} layers; got last {trainable.last}. Use 'all' for all of them."

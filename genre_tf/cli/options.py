@@ -123,6 +123,10 @@ class Setting:
         return Annotated[kind | None, option]
 
 
+_TRAINABLE = (
+    "none, 'last N' layers or all; or small additions, 'lora RANK', 'adalora RANK', 'adapters WIDTH' or "
+    "'prefix VECTORS', also in the last layers only: 'lora 8 last 2'"
+)
 _NEWS_BACKBONE = Setting(
     "news.backbone", "BERT of the news tower: hf://ORG/NAME, preset, folder, package:NAME/SUB."
 )
@@ -146,8 +150,7 @@ TRAIN: Mapping[str, Setting] = {
     ),
     "writer_trainable": Setting(
         "generation.trainable",
-        "Trained part of the generator's backbone: none, 'lora RANK' or all. "
-        "Default: 'lora 16', of a new GPT-2 all.",
+        f"Trained part of the generator's backbone: {_TRAINABLE}. Default: 'lora 16', of a new GPT-2 all.",
     ),
     "contrast": Setting(
         "generation.contrast", "Weight of the loss that makes a title more likely for its own reader."
@@ -158,8 +161,7 @@ TRAIN: Mapping[str, Setting] = {
     ),
     "trainable": Setting(
         "news.trainable",
-        "Trained part of the news backbone: none, 'last N' layers or all; or small additions, 'lora RANK', "
-        "'adapters WIDTH' or 'prefix VECTORS', also in the last layers only: 'lora 8 last 2'.",
+        f"Trained part of the news backbone: {_TRAINABLE}.",
     ),
     "objective": Setting(
         "ranking.objective",

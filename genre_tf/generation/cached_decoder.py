@@ -14,7 +14,7 @@ import tensorflow as tf
 from genre_tf.backbones.hub import norm_of
 from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.layers.attention import MASKED, Attention, Heads, Padded, Prefix, causal_bias, padding_bias
-from genre_tf.layers.block import Attend, Block, transformed
+from genre_tf.layers.block import Adapter, Attend, Block, KernelUpdate, transformed
 from genre_tf.layers.elementwise import Norm, rotary_turns, rotated
 
 # From seven rows on, the product with the whole matrix is faster (measured without oneDNN).
@@ -44,12 +44,13 @@ class WrittenCache(NamedTuple):
 class CachedDecoder(tf.Module):
     """The weights of a language model in the layout that decodes fastest; it computes the same function.
 
-    Query, key and value are one matrix, and so are a gate and what it opens. Low-rank updates are merged, and
-    each normalization's scale and shift are merged into the product after it. Where norms subtract the mean
-    (GPT-2), everything added to the states has mean 0, so that each of them is a division by the root mean
-    square (Ashkboos et al. 2024, "SliceGPT", section 3.1). Kernels are stored as [inputs, outputs] and biases
-    are added separately: without oneDNN, as on processors without AVX-512, a few rows times a transposed
-    kernel take up to eight times longer, and one row in a product fused with its bias up to six times.
+    Query, key and value are one matrix, and so are a gate and what it opens. Low-rank updates are merged
+    (adapters and trained prefixes cannot be, and are shared with the layers), and each normalization's scale
+    and shift are merged into the product after it. Where norms subtract the mean (GPT-2), everything added to
+    the states has mean 0, so that each of them is a division by the root mean square (Ashkboos et al. 2024,
+    "SliceGPT", section 3.1). Kernels are stored as [inputs, outputs] and biases are added separately: without
+    oneDNN, as on processors without AVX-512, a few rows times a transposed kernel take up to eight times
+    longer, and one row in a product fused with its bias up to six times.
 
     These are separate variables, so that a served graph does not convert the layout at each request.
     `refresh` updates them to the current weights of the layers.
@@ -62,9 +63,14 @@ class CachedDecoder(tf.Module):
         self.max_positions = layers.max_positions
         self.rotary_base = layers.rotary_base
         self.epsilon: float = norm_of(layers.backbone.layer_norm).epsilon
-        self._centred = norm_of(layers.backbone.layer_norm).offset is not None
+        self.centred = norm_of(layers.backbone.layer_norm).offset is not None
+        self.first = layers.first
         gated = layers.blocks[0].parts.gate is not None
         self.activation = None if gated else layers.blocks[0].parts.expand.activation
+        self.additions = [
+            {name: each for name, each in block.additions.items() if not isinstance(each, KernelUpdate)}
+            for block in layers.blocks
+        ]
         # Inside a function, the layers are not tracked, so that an export holds each weight once.
         self._read = lambda: [_outer_weights(layers), *map(_weights, layers.blocks)]
         self.outer, *self.layers = [
@@ -99,19 +105,25 @@ class CachedDecoder(tf.Module):
             Logits of the token after the last column, float32 [batch, vocabulary], and the cache.
         """
         bias, causal = padding_bias(mask), causal_bias(tf.shape(mask)[1])
+        length = tf.cast(mask, tf.int32)
+        positions = tf.maximum(tf.cumsum(length, axis=1) - 1, 0)  # from each row's first token
+        turns = self._turns(positions)  # [batch, 1, time, depth]
+        layout = Padded(embeddings)
+        below = Attention(layout, tf.maximum(causal + bias, MASKED), turns, keep=True)
         if prefix is not None:
             size = tf.shape(prefix.keys[0])[2]
             seen = tf.fill([tf.shape(mask)[0], 1, 1, size], tf.convert_to_tensor(prefix.bias))
             bias = tf.concat([seen, bias], axis=3)  # [batch, 1, 1, prefix + time]
             causal = tf.pad(causal, [[0, 0], [size, 0]])
-        length = tf.cast(mask, tf.int32)
-        positions = tf.maximum(tf.cumsum(length, axis=1) - 1, 0)  # from each row's first token
-        layout = Padded(embeddings)
-        turns = self._turns(positions)  # [batch, 1, time, depth]
-        attention = Attention(layout, tf.maximum(causal + bias, MASKED), turns, prefix, keep=True)
-        states = self._transformed(embeddings, positions, attention)
+        bias_of_all = tf.maximum(causal + bias, MASKED)
+        above = Attention(layout, bias_of_all, turns, prefix, self.first, keep=True)
+
+        def attend(fused: Any, layer: Heads) -> Any:
+            return (below if layer.number < self.first else above)(fused, layer)
+
+        states = self._transformed(embeddings, positions, attend)
         last = layout.padded(states, False)[:, -1]  # [batch, hidden]
-        keys, values = (list(part) for part in zip(*attention.seen, strict=True))
+        keys, values = (list(part) for part in zip(*below.seen, *above.seen, strict=True))
         cache = PromptCache(keys, values, bias, tf.reduce_sum(length, axis=1))
         return self._logits(last), cache
 
@@ -134,7 +146,7 @@ class CachedDecoder(tf.Module):
         """
         at = positions - prompt.length[:, None, None]
         turns = self._turns(tf.reshape(positions, [-1]))  # [tokens, 1, depth]
-        attention = _CachedAttention(prompt, written, at, self.heads // self.key_heads, turns)
+        attention = _CachedAttention(prompt, written, at, self.heads // self.key_heads, turns, self.first)
         states = self._transformed(embeddings, positions, attention)
         return self._logits(states), attention.grown
 
@@ -160,7 +172,7 @@ class CachedDecoder(tf.Module):
 
     def _transformed(self, embeddings: Any, positions: Any, attend: Attend) -> Any:
         """States [tokens, hidden] after the last layer; of mean 0 if norms subtract it."""
-        if self._centred:
+        if self.centred:
             embeddings = _centred(embeddings)
         if self.rotary_base is None:
             embeddings += tf.gather(self.outer["positions"], positions)
@@ -178,8 +190,9 @@ class _CachedAttention:
     """The attention of one step, called as `genre_tf.layers.attention.Attention` is.
 
     The tensors of `written` are no longer valid after the step; `grown` has those of the layers called so
-    far. `at`, int32 [batch, samples, columns], is the place of each new token in the cache. Query
-    heads that share a key head, `groups` of them, are treated as further queries of it.
+    far. Layers below `prefix_from` have no prefix. `at`, int32 [batch, samples, columns], is the place of
+    each new token in the cache. Query heads that share a key head, `groups` of them, are treated as further
+    queries of it.
     """
 
     def __init__(
@@ -189,8 +202,10 @@ class _CachedAttention:
         at: Any,
         groups: int,
         turns: tuple[Any, Any] | None = None,
+        prefix_from: int = 0,
     ) -> None:
         self.prompt, self.written, self.groups, self.turns = prompt, written, groups, turns
+        self.prefix_from = prefix_from
         self.grown = WrittenCache([], [])
         cache = written.keys[0]
         batch, heads, samples, room, depth = (
@@ -248,11 +263,15 @@ class _CachedAttention:
             query = tf.reshape(query, [together[0], -1, heads, of_key_head])
             query = tf.reshape(tf.transpose(query, [0, 2, 1, 3]), together)
         own = tf.stack([self._shape[0], heads, samples, self._queries, -1])
-        to_prompt = tf.matmul(query, self.prompt.keys[number], transpose_b=True) + self.prompt.bias
+        bias, past = self.prompt.bias, self._past
+        if number < self.prefix_from:
+            past = tf.shape(self.prompt.keys[number])[2]
+            bias = bias[..., -past:]
+        to_prompt = tf.matmul(query, self.prompt.keys[number], transpose_b=True) + bias
         to_written = tf.matmul(tf.reshape(query, own), keys, transpose_b=True) + self._bias
         to_written = tf.reshape(to_written, tf.concat([together[:3], [-1]], 0))
         weight = tf.nn.softmax(tf.concat([to_prompt, to_written], axis=-1))
-        on_prompt, on_written = tf.split(weight, [self._past, self._shape[3]], axis=-1)
+        on_prompt, on_written = tf.split(weight, [past, self._shape[3]], axis=-1)
         from_written = tf.matmul(tf.reshape(on_written, own), values)
         mixed = tf.matmul(on_prompt, self.prompt.values[number]) + tf.reshape(from_written, together)
         if not single:
@@ -269,13 +288,18 @@ class _Layer:
     def __init__(self, model: CachedDecoder, weights: dict[str, Any], number: int, few: Any) -> None:
         self.model, self.weights, self.number, self.few = model, weights, number, few
         self.heads, self.key_heads = model.heads, model.key_heads
+        self.additions = model.additions[number]
 
     def norm(self, part: str, flat: Any, training: bool | None) -> Any:
         return _normalized(flat, self.model.epsilon)
 
     def attended(self, flat: Any, attend: Attend, training: bool | None) -> Any:
-        mixed = attend(_product(flat, self.weights, "fused", self.few), self)
-        return _product(mixed, self.weights, "project", self.few)
+        fused = _product(flat, self.weights, "fused", self.few)
+        mixed = attend(fused, self)
+        if "attention" in self.additions:
+            queries = fused[:, : self.heads * self.model.depth]
+            mixed += self.additions["attention"].update(queries)
+        return self._summand("project", mixed)
 
     def fed_forward(self, flat: Any, training: bool | None) -> Any:
         wide = _product(flat, self.weights, "expand", self.few)
@@ -284,7 +308,14 @@ class _Layer:
             wide = gate * tf.sigmoid(gate) * wide
         else:
             wide = self.model.activation(wide)
-        return _product(wide, self.weights, "contract", self.few)
+        return self._summand("contract", wide)
+
+    def _summand(self, name: str, states: Any) -> Any:
+        found = _product(states, self.weights, name, self.few)
+        if name in self.additions:
+            found += self.additions[name].update(found)
+            found = _centred(found) if self.model.centred else found
+        return found
 
 
 def _normalized(states: Any, epsilon: float) -> Any:
@@ -314,7 +345,11 @@ def _weights(block: Block) -> dict[str, Any]:
     expand = _joined(block, ("expand",) if parts.gate is None else ("gate", "expand"))
     before_sum = {name: _joined(block, (name,)) for name in ("project", "contract")}
     if parts.attention_norm.offset is not None:
-        before_sum = {name: tuple(map(_centred, pair)) for name, pair in before_sum.items()}
+        before_sum = {
+            # An adapter reads the output as it is; what it returns is centred.
+            name: pair if isinstance(block.additions.get(name), Adapter) else tuple(map(_centred, pair))
+            for name, pair in before_sum.items()
+        }
     found = {
         "fused": _behind(parts.attention_norm, *fused),
         "expand": _behind(parts.feed_forward_norm, *expand),

@@ -16,7 +16,7 @@ MASKED = -1e9  # far below any attention score, and finite, so that a row withou
 
 
 class Prefix(NamedTuple):
-    """Keys and values that every token sees before the text, for every layer; they have no positions.
+    """Keys and values that every token sees before the text, of some layers; they have no positions.
 
     They are float32 [batch, key_heads, prefix, depth] for each layer, not rotated; `bias`, float32 [], is
     added to the scores of the prefix, and starts at -4, which makes it almost invisible.
@@ -49,6 +49,7 @@ class Attention:
             a token must not look; None: every token sees its whole text.
         turns: rotary positions, as from `rotary_turns`, [T, depth] or [N, 1, T, depth]; None: none.
         prefix: keys and values before every text.
+        prefix_from: number of the first layer that has a prefix, if the layers below are not called.
         keep: whether `seen` collects the keys and values of each layer, [N, key heads, prefix + T,
             depth].
 
@@ -61,9 +62,11 @@ class Attention:
         bias: tf.Tensor | None = None,
         turns: tuple[tf.Tensor, tf.Tensor] | None = None,
         prefix: Prefix | None = None,
+        prefix_from: int = 0,
         keep: bool = False,
     ) -> None:
-        self.layout, self.bias, self.turns, self.prefix, self.keep = layout, bias, turns, prefix, keep
+        self.layout, self.bias, self.turns, self.keep = layout, bias, turns, keep
+        self.prefix, self.prefix_from = prefix, prefix_from
         self.seen: list[tuple[tf.Tensor, tf.Tensor]] = []
 
     def __call__(
@@ -83,8 +86,9 @@ class Attention:
             turns = tuple(tf.cast(turn, query.dtype) for turn in self.turns)
             query, key = rotated(query, turns), rotated(key, turns)
         if self.prefix is not None:
-            key = tf.concat([tf.cast(self.prefix.keys[layer.number], key.dtype), key], axis=2)
-            value = tf.concat([tf.cast(self.prefix.values[layer.number], value.dtype), value], axis=2)
+            keys, values = (part[layer.number - self.prefix_from] for part in self.prefix[:2])
+            key = tf.concat([tf.cast(keys, key.dtype), key], axis=2)
+            value = tf.concat([tf.cast(values, value.dtype), value], axis=2)
         if self.keep:
             self.seen.append((key, value))
         texts, columns = tf.shape(query)[0], tf.shape(query)[2]

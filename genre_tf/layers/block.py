@@ -15,6 +15,8 @@ from genre_tf.layers.elementwise import Norm, activated, gated_silu, normalized
 
 _ADAPTER_SPREAD = 1e-2  # as in Houlsby et al.
 _PREFIX_SPREAD = 0.5  # similar to keys and values of real words
+# Of AdaLoRA, as in its paper: what it starts with relative to the rank that is left, and the weight of a loss
+_FIRST_RANK, _ORTHOGONALITY = 1.5, 0.1
 
 Attend = Callable[..., tf.Tensor]
 """How tokens see each other: `Attention`, or one with a cache; called as `Attention` is."""
@@ -112,13 +114,15 @@ class Block(keras.layers.Layer):
         """Freeze the layer and train additions to it, by the name of the product that they follow.
 
         The names are those of `Parts.dense`; "attention" stands for the attention itself. Query, key and
-        value take a `LowRank` only. The norms are trained beside adapters, as in their paper.
+        value take a `KernelUpdate` only. The norms are trained beside adapters, as in their paper.
         """
         self.additions = additions
         set_trainable(self.layer, False)
         if any(isinstance(addition, Adapter) for addition in additions.values()):
             for norm in (self.parts.attention_norm, self.parts.feed_forward_norm):
-                norm.scale.trainable = norm.offset.trainable = True
+                for weight in (norm.scale, norm.offset):
+                    if weight is not None:  # Llama's norms have no offset
+                        weight.trainable = True
 
     def norm(self, part: str, flat: tf.Tensor, training: bool | None) -> tf.Tensor:
         """See `Weights`."""
@@ -151,7 +155,7 @@ class Block(keras.layers.Layer):
         kernel = self.parts.dense[name].kernel
         flat = tf.reshape(kernel, flat_shape(kernel, split_inputs=name == "project"))
         update = self.additions.get(name)
-        return flat + update.added() if merged and isinstance(update, LowRank) else flat
+        return flat + update.added() if merged and isinstance(update, KernelUpdate) else flat
 
     def bias(self, name: str) -> tf.Tensor | None:
         """A bias with its heads joined, [outputs]; None if the product has none."""
@@ -191,13 +195,17 @@ def flat_shape(kernel: Any, split_inputs: bool) -> tuple[int, int]:
     return math.prod(shape[:joined]), math.prod(shape[joined:])
 
 
-def low_rank_updates(block: Block, names: Sequence[str], rank: int) -> dict[str, Any]:
-    """A `LowRank` for each of these products of a block."""
-    updates = {}
-    for name in names:
-        inputs, outputs = block.kernel(name).shape
-        updates[name] = LowRank(inputs, outputs, rank, name)
-    return updates
+def additions_to(block: Block, method: str, size: int, products: Sequence[str]) -> dict[str, Any]:
+    """New additions to a block, by the method and size of a `Trainable`; `products` get low-rank updates."""
+    if method == "prefix":
+        dropout = block.parts.attention_dropout
+        rate = 0.0 if dropout is None else dropout.rate
+        return {"attention": GatedPrefix(size, block.heads, block.depth, rate, "prefix")}
+    if method == "adapters":
+        hidden = block.kernel("project").shape[1]
+        return {part: Adapter(hidden, size, f"{part}_adapter") for part in ("project", "contract")}
+    kind = {"lora": LowRank, "adalora": AdaptiveLowRank}[method]
+    return {name: kind(*block.kernel(name).shape, size, name) for name in products}
 
 
 @contextlib.contextmanager
@@ -209,7 +217,7 @@ def merged(blocks: Sequence[Block], others: Sequence[tuple[Any, tf.Tensor]] = ()
     changes = list(others)
     for block in blocks:
         for name, dense in block.parts.dense.items():
-            if isinstance(block.additions.get(name), LowRank):
+            if isinstance(block.additions.get(name), KernelUpdate):
                 changes.append((dense.kernel, block.kernel(name, merged=True)))
     before = [tf.identity(tf.convert_to_tensor(variable)) for variable, _ in changes]
     try:
@@ -241,12 +249,37 @@ def _dropped(found: tf.Tensor, dropout: Any, training: bool | None) -> tf.Tensor
 # after a product of a layer, with what went in and what came out, and returns what goes on.
 
 
-class LowRank(keras.layers.Layer):
-    """A trained low-rank update of a frozen kernel, computed separately: `x W + x A B`; B starts at zero.
+class KernelUpdate(keras.layers.Layer):
+    """A trained update of a frozen kernel, the product of two narrow factors, computed separately.
+
+    In `x W + x A B` no gradient of the kernel's size is computed. For decoding it can be merged into the
+    kernel. The scale alpha / rank is 1.
+    """
+
+    def factors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """A, float32 [inputs, rank], and B, [rank, outputs]."""
+        raise NotImplementedError
+
+    def call(self, flat: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
+        """Input [M, inputs] and product [M, outputs] of the kernel -> the product with the update."""
+        return found + self.update(flat)
+
+    def update(self, flat: tf.Tensor) -> tf.Tensor:
+        """The addition to the kernel's product: [M, inputs] -> [M, outputs]."""
+        down, up = (tf.cast(each, flat.dtype) for each in self.factors())
+        return tf.matmul(tf.matmul(flat, down), up)
+
+    def added(self) -> tf.Tensor:
+        """The addition to the kernel itself, float32 [inputs, outputs]: for weights that are only read."""
+        return tf.matmul(*self.factors())
+
+
+class LowRank(KernelUpdate):
+    """A low-rank update, A B; B starts at zero.
 
     A and B are those of the paper, for the whole matrix. `enable_lora` of Keras' EinsumDense gives every head
     its own A and one B to all of them, and adds the product to the kernel, so that a gradient of the kernel's
-    size is computed on the way. Everything else is frozen; the scale alpha / rank is 1.
+    size is computed on the way.
 
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, equation 3.
     """
@@ -258,18 +291,52 @@ class LowRank(keras.layers.Layer):
         self.up = self.add_weight(name=f"{name}_up", shape=(rank, outputs), initializer="zeros")
         self.built = True
 
-    def call(self, flat: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
-        """Input [M, inputs] and product [M, outputs] of the kernel -> the product with the update."""
-        return found + self.update(flat)
+    def factors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `KernelUpdate`."""
+        return tf.convert_to_tensor(self.down), tf.convert_to_tensor(self.up)
 
-    def update(self, flat: tf.Tensor) -> tf.Tensor:
-        """The addition to the kernel's product: [M, inputs] -> [M, outputs]."""
-        down, up = (tf.cast(tf.convert_to_tensor(each), flat.dtype) for each in (self.down, self.up))
-        return tf.matmul(tf.matmul(flat, down), up)
 
-    def added(self) -> tf.Tensor:
-        """The addition to the kernel itself, float32 [inputs, outputs]: for weights that are only read."""
-        return tf.matmul(tf.convert_to_tensor(self.down), tf.convert_to_tensor(self.up))
+class AdaptiveLowRank(KernelUpdate):
+    """A low-rank update as a singular value decomposition, P diag(values) Q, of half again the rank at first.
+
+    The values start at zero; P and Q start orthogonal and are kept so by a loss. In training a `RankBudget`
+    sets the values that matter least to zero, so that `rank` is left on average over all updates.
+
+    Source: Zhang et al., "AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning", 2023,
+    equations 3 and 4.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rank: int, name: str) -> None:
+        super().__init__(name=name)
+        self.rank = rank
+        first = min(math.ceil(_FIRST_RANK * rank), inputs, outputs)
+        orthogonal = keras.initializers.Orthogonal()
+        self.left = self.add_weight(
+            name=f"{name}_left", shape=(inputs, first), initializer=orthogonal, regularizer=_not_orthogonal
+        )
+        self.values = self.add_weight(
+            name=f"{name}_values", shape=(first,), initializer="zeros", aggregation="only_first_replica"
+        )
+        self.right = self.add_weight(
+            name=f"{name}_right", shape=(first, outputs), initializer=orthogonal, regularizer=_not_orthogonal
+        )
+        # An optimizer such as Adam moves every weight as far as any other, and one value stands for the many
+        # entries of a row of LoRA's B.
+        self._pace = math.sqrt(outputs)
+        self.built = True
+
+    def factors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `KernelUpdate`."""
+        left, values, right = map(tf.convert_to_tensor, (self.left, self.values, self.right))
+        return left * (self._pace * values), right
+
+
+def _not_orthogonal(matrix: tf.Tensor) -> tf.Tensor:
+    """The loss that keeps the longer vectors of a matrix orthogonal and of length one, float32 []."""
+    matrix = tf.convert_to_tensor(matrix)
+    narrow = matrix.shape[0] > matrix.shape[1]
+    products = tf.matmul(matrix, matrix, transpose_a=narrow, transpose_b=not narrow)
+    return _ORTHOGONALITY * tf.reduce_sum((products - tf.eye(products.shape[0])) ** 2)
 
 
 class Adapter(keras.layers.Layer):
@@ -289,7 +356,12 @@ class Adapter(keras.layers.Layer):
 
     def call(self, flat: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
         """Input and output [M, hidden] of a product -> the output through the bottleneck."""
-        return found + self.up(self.down(found))
+        return found + self.update(found)
+
+    def update(self, found: tf.Tensor) -> tf.Tensor:
+        """What is added to the output of a product: [M, hidden] -> the same."""
+        wide = self.down.activation(_affine(found, self.down.kernel, self.down.bias))
+        return _affine(wide, self.up.kernel, self.up.bias)
 
 
 class GatedPrefix(keras.layers.Layer):
@@ -313,11 +385,21 @@ class GatedPrefix(keras.layers.Layer):
 
     def call(self, query: tf.Tensor, mixed: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Scaled queries and attention output, [M, heads * depth] each -> the output with the prefix's."""
-        heads, depth = self.gate.shape[0], self.prefix_keys.shape[2]
-        scores = tf.einsum("mnh,snh->mns", tf.reshape(query, [-1, heads, depth]), self.prefix_keys)
+        return mixed + self.update(query, training)
+
+    def update(self, query: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """What the prefix adds to the output, by the queries: [M, heads * depth] -> the same.
+
+        The prefix has no positions, so rotary positions do not turn these queries.
+        """
+        keys, values, gate = (
+            tf.cast(tf.convert_to_tensor(each), query.dtype)
+            for each in (self.prefix_keys, self.prefix_values, self.gate)
+        )
+        scores = tf.einsum("mnh,snh->mns", tf.reshape(query, [-1, *keys.shape[1:]]), keys)
         weights = tf.cast(tf.nn.softmax(tf.cast(scores, tf.float32)), query.dtype)
-        answer = tf.einsum("mns,snh->mnh", self.dropout(weights, training=training), self.prefix_values)
-        return mixed + tf.reshape(tf.tanh(self.gate) * answer, tf.shape(mixed))
+        answer = tf.einsum("mns,snh->mnh", self.dropout(weights, training=training), values)
+        return tf.reshape(tf.tanh(gate) * answer, tf.shape(query))
 
 
 class TokenRows(keras.layers.Layer):

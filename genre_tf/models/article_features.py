@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -25,7 +25,6 @@ import tensorflow as tf
 from genre_tf.backbones.bert import Bert
 from genre_tf.errors import FailureError
 from genre_tf.files import hold
-from genre_tf.text.wordpiece import WordPiece
 
 # Texts of similar length are encoded together, this many tokens at a time: enough for two cores, and few
 # enough that the widest layer's values (four times the states) fit into a processor's cache.
@@ -73,13 +72,26 @@ class HiddenStates:
         return self.values[(starts[:, None] + columns)[mask]], mask
 
 
+class Tokenizer(Protocol):
+    """What the encoder needs of a tokenizer: called with strings [n], it gives int32 [n, time], padded."""
+
+    start_id: int
+    pad_id: int
+
+    def __call__(self, texts: Any, max_tokens: int) -> Any:
+        """Strings [n] -> int32 [n, time], at most so many columns."""
+
+
 class StateEncoder:
     """Encodes texts to token states; its graphs are traced once, for any number of texts.
 
-    Without `lower`, the frozen layers, it keeps token ids instead of states.
+    Without `lower`, the frozen layers, it keeps token ids instead of states. They map token ids, int32 [n,
+    time], to states, float [n, time, hidden].
     """
 
-    def __init__(self, tokenizer: WordPiece, lower: keras.Model | None, max_tokens: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, lower: Callable[[tf.Tensor], tf.Tensor] | None, max_tokens: int
+    ) -> None:
         self.lower, self.max_tokens = lower, max_tokens
         layers: Any = lower  # if None, `encode` is never called
 
@@ -138,8 +150,7 @@ class StateEncoder:
             before = np.cumsum(lengths[rows]) - lengths[rows]
             places = np.arange(int(lengths[rows].sum())) + np.repeat(offsets[rows] - before, lengths[rows])
             states = self._encode(tf.constant(ids[places]), tf.constant(lengths[rows])).numpy()
-            # Cast here, not in the graph, where oneDNN warns each time that it has no float16.
-            values[places] = states
+            values[places] = as_float16(states)
             return len(rows)
 
         done = 0
@@ -150,6 +161,13 @@ class StateEncoder:
                 if on_progress:
                     on_progress(done, len(order))
         return HiddenStates(values, offsets)
+
+
+def as_float16(states: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    """Rounded states, as they are kept; a few of a language model may exceed the largest float16."""
+    # Not cast in the graph, where oneDNN warns each time that it has no float16.
+    largest = np.finfo(np.float16).max
+    return np.clip(states, -largest, largest).astype(np.float16)
 
 
 def hidden_states(

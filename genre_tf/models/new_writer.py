@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import tensorflow as tf
+
 from genre_tf.backbones.language_models import (
     GPT2,
     LanguageModel,
@@ -11,11 +13,11 @@ from genre_tf.backbones.language_models import (
     load_language_model,
     tiny_byte_pair,
 )
-from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.backbones.sources import INSTALL_SMOLLM2, pretrained_writer
-from genre_tf.backbones.trainable import parse_writer_trainable
+from genre_tf.backbones.trainable import check_fits, parse_trainable
 from genre_tf.config import GenerationConfig, RunConfig
 from genre_tf.data.articles import ArticleTable
+from genre_tf.environment import multiplies_bfloat16
 from genre_tf.generation.grounding import common_words_of
 from genre_tf.generation.prompt_form import CONTROL_TOKENS
 from genre_tf.generation.prompts import HIDDEN, UNSEEN
@@ -47,9 +49,12 @@ def resolved_writer(
                 "or name a model with --writer-backbone"
             )
         settings = dataclasses.replace(settings, backbone=found or "new")
+    small = settings.is_new or settings.backbone == "tiny"
     if settings.trainable == "auto":
-        whole = settings.is_new or settings.backbone == "tiny"
-        settings = dataclasses.replace(settings, trainable="all" if whole else _LORA)
+        settings = dataclasses.replace(settings, trainable="all" if small else _LORA)
+    if settings.precision == "auto":
+        halved = not small and multiplies_bfloat16() and not tf.config.list_physical_devices("GPU")
+        settings = dataclasses.replace(settings, precision="mixed_bfloat16" if halved else "float32")
     return settings
 
 
@@ -64,8 +69,8 @@ def new_generator(
 ) -> Writer:
     """A generator to train: the named language model, or a new GPT-2 with a vocabulary of the articles.
 
-    A new vocabulary is written into `folder`. Without readers' vectors (a dimension of 0) it is to
-    write as it is, untrained.
+    A new vocabulary is written into `folder`. Without readers' vectors (a dimension of 0) it is to write as
+    it is, untrained.
     """
     corpus = [text for text in (*table.titles, *table.abstracts) if text]
     if not settings.is_new:
@@ -125,7 +130,7 @@ def check_generation(settings: GenerationConfig, start: Path | None) -> None:
 
     The generator of `start`, the run to continue from, is used instead of a named or a new one.
     """
-    trainable = parse_writer_trainable(settings.trainable)
+    trainable = parse_trainable(settings.trainable)
     if start is not None:
         load_generator(start, trained=False)
         return
@@ -136,5 +141,8 @@ def check_generation(settings: GenerationConfig, start: Path | None) -> None:
         tokenizer = tiny_byte_pair(CONTROL_TOKENS)
         sizes = {"heads": settings.heads, "hidden": settings.hidden, "max_tokens": settings.max_tokens}
         model = GPT2.new(tokenizer, layers=1, **sizes)
-    LanguageLayers(model.backbone, trainable, [0])
+    backbone = model.backbone
+    layers = settings.layers if settings.is_new else model.config[model.family.sizes["num_layers"]]
+    narrowest = min(backbone.hidden_dim, backbone.intermediate_dim)
+    check_fits(trainable, layers, narrowest, backbone.max_sequence_length)
     prompts_of(model, settings.max_tokens)

@@ -16,6 +16,7 @@ from genre_tf.data.articles import ArticleTable
 from genre_tf.data.batches import WHOLE, BatchLayout
 from genre_tf.data.learning_texts import TextExample, history_text
 from genre_tf.generation.prompts import Prompts
+from genre_tf.models.frozen_rows import FrozenRows
 
 _POOL = 4096  # rows sorted together: enough to find similar lengths, few enough to stay shuffled
 _COLUMNS = ("history", "source", "kind", "target")
@@ -92,6 +93,7 @@ class TextRows:
         epochs: int | None = 1,
         layout: BatchLayout = WHOLE,
         start: int = 0,
+        frozen: FrozenRows | None = None,
     ) -> tf.data.Dataset:
         """Batches of token ids: what `Prompts.to_learn` returns, with user_vector float32 [batch, D].
 
@@ -105,6 +107,8 @@ class TextRows:
             epochs: number of epochs; None: endless.
             layout: the parts of each batch to return, one after another.
             start: number of batches to skip, at almost no cost.
+            frozen: states of the frozen layers, of all forms that the batches have; they get a column
+                frozen_states float32 [batch, time, hidden]. Not with a contrast.
         """
         # With fixed shapes all parts have the same number of rows, and of second copies.
         room = round(batching.contrast * batching.rows / layout.parts + 0.49) if batching.rows else None
@@ -112,6 +116,7 @@ class TextRows:
         numbers = {
             "user_vector": tf.TensorSpec([rows, self.user_vectors.shape[1]], tf.float32),
             "contrast_of": tf.TensorSpec([rows], tf.int32),
+            "form": tf.TensorSpec([rows], tf.int64),
         }
         data = tf.data.Dataset.from_generator(
             lambda: self._parts(batching, seed, epochs, layout, room),
@@ -129,6 +134,12 @@ class TextRows:
                 for name in ("token_ids", "labels", "label_weight"):
                     learned[name] = tf.ensure_shape(learned[name], [rows, longest])
                 learned["has_reader"] = tf.ensure_shape(learned["has_reader"], [rows])
+            form = numbers.pop("form")
+            if frozen is not None:
+                time = tf.shape(learned["token_ids"])[1]
+                states = tf.numpy_function(frozen.gather, [form, time], tf.float32, stateful=False)
+                shape = [*learned["token_ids"].shape, frozen.hidden]
+                learned["frozen_states"] = tf.ensure_shape(states, shape)
             if not batching.contrast:
                 return {**learned, "user_vector": numbers["user_vector"]}
             ordinary = (numbers["contrast_of"] == ORDINARY)[:, None]
@@ -147,6 +158,34 @@ class TextRows:
         randoms = (np.random.default_rng([seed, epoch]) for epoch in itertools.count())
         batches = itertools.chain.from_iterable(self._epoch(batching, random)[1] for random in randoms)
         return [int(row) for batch in itertools.islice(batches, start, start + count) for row in batch]
+
+    def forms(self, batching: TextBatching, seed: int, batches: int) -> npt.NDArray[np.int64]:
+        """Which rows are in the first batches, and with what: names for `token_ids`, int64, ascending."""
+        found: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        for epoch in itertools.count():
+            kept, of_epoch = self._epoch(batching, np.random.default_rng([seed, epoch]))
+            rows = np.concatenate(of_epoch[:batches])
+            found = np.union1d(found, _forms(kept, rows))
+            batches -= len(of_epoch)
+            if batches <= 0:
+                break
+        return found
+
+    def token_ids(self, forms: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int32]]:
+        """The tokens of such rows that later ones are predicted from: int32 [time] each."""
+        rows = []
+        for start in range(0, len(forms), _ENCODED_AT_ONCE):
+            row, keeps = np.divmod(forms[start : start + _ENCODED_AT_ONCE], 4)
+            texts = {name: column[row] for name, column in self.texts.items()}
+            for name, keep in (("history", keeps & 2), ("source", keeps & 1)):
+                texts[name] = np.where(keep > 0, texts[name], "")
+            learned = self.prompts.to_learn(
+                *(tf.constant(texts[name].tolist()) for name in _COLUMNS), context_weight=0.0
+            )
+            ids, counts = (learned[name].numpy() for name in ("token_ids", "label_weight"))
+            lengths = counts.shape[1] - np.argmax(counts[:, ::-1] > 0, axis=1)  # the target comes last
+            rows += [one[:length] for one, length in zip(ids, lengths, strict=True)]
+        return rows
 
     def _parts(
         self,
@@ -181,6 +220,7 @@ class TextRows:
                         {
                             "user_vector": self.user_vectors[readers],
                             "contrast_of": np.asarray(contrast_of, np.int32),
+                            "form": _forms(kept, rows),
                         },
                     )
 
@@ -243,6 +283,11 @@ def _cut(
             batches.append(pool[:rows])
             pool = pool[rows:]
     return [batches[index] for index in random.permutation(len(batches))] if random else batches
+
+
+def _forms(kept: Mapping[str, npt.NDArray[np.bool_]], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """A number for each row together with what it keeps: int64 of the same shape."""
+    return 4 * rows + 2 * kept["history"][rows] + kept["source"][rows]
 
 
 def _token_counts(texts: npt.NDArray[np.object_], prompts: Prompts) -> npt.NDArray[np.int64]:

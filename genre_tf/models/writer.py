@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from genre_tf.backbones.language_models import LanguageModel, family_of, load_language_model
 from genre_tf.backbones.layers import LanguageLayers
-from genre_tf.backbones.trainable import parse_writer_trainable
+from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.config import TaskSharesConfig, WritingConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.click_log import ClickLog
@@ -43,13 +43,15 @@ class Writer(TextModel):
 
     Args:
         language_model: a loaded language model; `from_preset` loads one by name.
-        trained_layers: "none", "lora 8" or "all".
+        trained_layers: which part of the language model is trained: "none", "last 2", "all", "lora 8",
+            "adalora 8", "adapters 16", "prefix 8", or one of the last four in some layers: "lora 8 last 2".
+            The reader's keys and values enter these layers; all of them for "none".
         max_tokens: longest prompt and text together; at most what the language model reads.
         prompt: longest length of each part, as in `PromptSizes`; None: divided from `max_tokens`.
         chat: the frame of the prompt, see `genre_tf.generation.prompt_form.chat_frame`; None: that of the
             language model's chat template; empty, or without a template: control tokens.
         user_dimension: D, width of the readers' vectors; 0: the prefix is the same for everybody.
-        prefix_tokens: number of columns of keys and values before every layer's own.
+        prefix_tokens: number of columns of keys and values before a layer's own.
         prefix_bias: how visible they are at first; see `ReaderPrefix`.
         common_words: words of the corpus that are not names, for grounding; empty: function words.
 
@@ -83,7 +85,7 @@ class Writer(TextModel):
         self.trained_layers = trained_layers
         controls = [tokenizer.token_id(token) for token in CONTROL_TOKENS]
         self.language_model = LanguageLayers(
-            language_model.backbone, parse_writer_trainable(trained_layers), controls
+            language_model.backbone, parse_trainable(trained_layers), controls
         )
         self.prompts = prompts_of(language_model, max_tokens, prompt, chat)
         self.common_words = tuple(common_words)
@@ -92,7 +94,7 @@ class Writer(TextModel):
         self.reader_prefix = ReaderPrefix(
             user_dimension=user_dimension,
             prefix_tokens=prefix_tokens,
-            layers=self.language_model.layers,
+            layers=self.language_model.layers - self.language_model.first,
             key_heads=self.language_model.key_heads,
             depth=self.language_model.depth,
             bias=prefix_bias,
@@ -167,7 +169,8 @@ class Writer(TextModel):
 
         Args:
             inputs: token_ids int32 [batch, time], padded on the right; user_vector float32
-                [batch, user_dimension]; has_reader bool [batch].
+                [batch, user_dimension]; has_reader bool [batch]; optionally frozen_states float
+                [batch, time, hidden], what the layers below the trained ones make of these ids.
             training: whether dropout is active.
 
         Returns:
@@ -178,8 +181,14 @@ class Writer(TextModel):
     def states(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
         """Last hidden states of the tokens, float32 [batch, time, hidden]; arguments as in `call`."""
         prefix = self.reader_prefix(inputs["user_vector"], inputs["has_reader"])
-        embeddings = self.language_model.embed(inputs["token_ids"])
-        return self.language_model.states(embeddings, prefix, training)
+        below = inputs.get("frozen_states")
+        if below is None:
+            below = self.frozen_states(inputs["token_ids"])
+        return self.language_model.trained_states(tf.cast(below, tf.float32), prefix, training)
+
+    def frozen_states(self, token_ids: Any) -> Any:
+        """What trained layers read: int32 [batch, time] -> float32 [batch, time, hidden]."""
+        return self.language_model.frozen_states(self.language_model.embed(token_ids))
 
     def logits(self, states: Any) -> Any:
         """Logits of the next token: float32 [..., hidden] -> float32 [..., vocabulary]."""

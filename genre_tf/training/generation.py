@@ -19,7 +19,9 @@ from genre_tf.evaluation.personalisation import ServedWriter, as_markdown, reade
 from genre_tf.evaluation.scoring import TwoTowerScorer
 from genre_tf.generation.writer import writer_options
 from genre_tf.losses.tokens import all_token_losses, contrast_loss, mean_token_loss, token_losses
+from genre_tf.models.article_features import as_float16
 from genre_tf.models.checkpoint import (
+    CACHE_FOLDER,
     load_generator,
     load_ranker,
     load_two_tower,
@@ -27,6 +29,7 @@ from genre_tf.models.checkpoint import (
     save_generator_sizes,
     towers_fingerprint,
 )
+from genre_tf.models.frozen_rows import MOST_BYTES, FrozenRows, frozen_rows
 from genre_tf.models.new_writer import new_generator
 from genre_tf.models.text_model import is_preset
 from genre_tf.models.text_rows import ORDINARY, TextBatching, TextRows
@@ -36,7 +39,7 @@ from genre_tf.training.learner import Learner
 from genre_tf.training.loop import Training
 from genre_tf.training.progress import Goal, Report
 from genre_tf.training.quality import Quality, judged, shares
-from genre_tf.training.stage_data import StageData
+from genre_tf.training.stage_data import StageData, Tenths
 from genre_tf.training.stage_files import StageFiles
 
 _COUNTED_TEXTS = 20_000  # enough to know how frequent tokens are
@@ -166,6 +169,8 @@ def ready_generation(
             "incomplete batch is skipped; give a smaller --batch-size"
         )
     in_epoch = rows.mean_batches(batching)
+    steps = optimizer.steps_of(in_epoch)
+    frozen = _frozen_rows(parts, rows, batching, config.seed, steps * optimizer.accumulate, data.run, report)
     perplexity, *of_older = (Perplexity(parts, held, batching.tokens) for held in held_out_rows)
     goal = Goal(
         validate=perplexity,
@@ -180,7 +185,9 @@ def ready_generation(
     def from_step(step: int) -> Any:
         start = step * optimizer.accumulate
         return devices.distribute(
-            lambda layout: rows.batches(batching, seed=config.seed, epochs=None, layout=layout, start=start)
+            lambda layout: rows.batches(
+                batching, seed=config.seed, epochs=None, layout=layout, start=start, frozen=frozen
+            )
         )
 
     def names_of(start: int, count: int) -> str:
@@ -191,12 +198,38 @@ def ready_generation(
     return Training(
         trainer=trainer,
         batches_from=from_step,
-        steps=optimizer.steps_of(in_epoch),
+        steps=steps,
         config=optimizer.of_epoch(in_epoch),
         goal=goal,
         jit_compile=devices.jit_compile,
         name_rows=names_of,
     )
+
+
+def _frozen_rows(
+    writer: Writer,
+    rows: TextRows,
+    batching: TextBatching,
+    seed: int,
+    batches: int,
+    run: Path,
+    report: Report,
+) -> FrozenRows | None:
+    """The states below the trained layers, of all rows that the training will read; None: not kept."""
+    layers = writer.language_model
+    if not layers.first or batching.contrast:  # with a contrast rows are read with other readers' titles too
+        return None
+    forms = rows.forms(batching, seed, batches)
+    token_ids = rows.token_ids(forms)
+    size = sum(map(len, token_ids)) * layers.hidden * np.dtype(np.float16).itemsize
+    if size > MOST_BYTES:
+        report(
+            f"{layers.first} frozen layers are computed in every step: the states of {len(forms):,} texts "
+            f"would take {size / 2**30:.1f} GiB"
+        )
+        return None
+    report(f"computing {layers.first} frozen layers for {len(forms):,} texts (only once)")
+    return frozen_rows(writer, forms, token_ids, run / CACHE_FOLDER, Tenths(report, "texts"))
 
 
 def _batching(settings: GenerationConfig, row_tokens: int, devices: Distribution) -> TextBatching:
@@ -276,12 +309,23 @@ def headlines(
 
 
 class Perplexity:
-    """Validation: perplexity per token of the target texts, given their context, by a writer as it is."""
+    """Validation: perplexity per token of the target texts, given their context, by a writer as it is.
+
+    The states below the trained layers are computed once.
+    """
 
     def __init__(self, writer: Writer, rows: TextRows, batch_tokens: int) -> None:
         batching = TextBatching(tokens=batch_tokens, context_weight=0.0)
-        self.batches = rows.batches(batching).cache()
+        self.batches: Any = rows.batches(batching).cache()
         self.prompts = rows.prompts
+        spec = dict(self.batches.element_spec)
+        if writer.language_model.first:
+            below = tf.function(writer.frozen_states, input_signature=[spec["token_ids"]], autograph=False)
+            self.batches = [
+                {**batch, "frozen_states": as_float16(below(batch["token_ids"]).numpy())}
+                for batch in self.batches
+            ]
+            spec["frozen_states"] = tf.TensorSpec([None, None, writer.language_model.hidden], tf.float16)
 
         def losses(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
             found = token_losses(writer, batch, False)
@@ -289,7 +333,7 @@ class Perplexity:
             return found.losses, labels, found.rows
 
         # Given the shapes of all batches: one trace.
-        self.losses = tf.function(losses, input_signature=[self.batches.element_spec], autograph=False)
+        self.losses = tf.function(losses, input_signature=[spec], autograph=False)
 
     def __call__(self) -> dict[str, float]:
         """The "perplexity" per token, and the "loss" in nats per token whose exponential it is."""

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from genre_tf.losses.replicas import replica_count, sum_over_replicas
+from genre_tf.training.rank_budget import RankBudget
 
 Found = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """Loss, rows, seconds spent waiting."""
@@ -67,6 +68,7 @@ class Learner:
         self.model = model
         self.strategy: Any = tf.distribute.get_strategy()
         self.optimizer: Any = None
+        self.rank_budget: RankBudget | None = None
         self.gradient_norm: Any = None
         """Gradient norm of the last step before clipping: a float32 [] variable, once prepared."""
 
@@ -91,10 +93,12 @@ class Learner:
         *,
         accumulate: int = 1,
         most_steps: int = 1,
+        steps: int = 1,
     ) -> None:
         """Get ready for `run`; in the scope of the strategy, in which the optimizer was created too.
 
-        A step applies the mean gradient of `accumulate` batches; `run` executes at most `most_steps` at once.
+        A step applies the mean gradient of `accumulate` batches; `run` executes at most `most_steps` at once
+        of the training's `steps`.
         """
         # Keras clips each replica's gradient and then adds them, so that N replicas could take N times the
         # step of one; with loss scaling, it checks only the first replica for finite gradients. Ours are
@@ -104,6 +108,7 @@ class Learner:
         # It gets its variables now, because none can be created inside a step.
         optimizer.build(self.model.trainable_variables)
         self.optimizer, self.accumulate = optimizer, accumulate
+        self.rank_budget = RankBudget.of(self.model, steps)
         # Neither is saved: the norm is for the logs only, and the sums are empty between steps.
         self.gradient_norm = tf.Variable(
             0.0,
@@ -160,7 +165,10 @@ class Learner:
         self.gradient_norm.assign(tf.linalg.global_norm(summed) / self.optimizer.scale_loss(tf.ones([])))
         added = iter(summed)
         gradients = [None if each is None else next(added) for each in gradients]
-        self.optimizer.apply_gradients(zip(gradients, self.model.trainable_weights, strict=True))
+        weights = self.model.trainable_weights
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        if self.rank_budget is not None:
+            self.rank_budget.after_step(dict(zip(map(id, weights), gradients, strict=True)))
 
     def _compiled(self, jit_compile: bool, most_steps: int) -> Callable[[Any, tf.Tensor], Found]:
         """(iterator, int32 [] number of steps) -> losses float32 [most_steps], rows, seconds of waiting.

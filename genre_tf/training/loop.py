@@ -150,6 +150,7 @@ class Training:
                 self.jit_compile,
                 accumulate=self.config.accumulate,
                 most_steps=min(self.config.steps_per_execution, self.config.validate_every),
+                steps=self.steps,
             )
 
     def _run(self, watch: "Watch") -> None:

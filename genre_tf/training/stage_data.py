@@ -128,12 +128,12 @@ def row_count(examples: ImpressionColumns, negatives: int | None) -> int:
 class Tenths:
     """Reports progress at every tenth, but not more often than every two seconds."""
 
-    def __init__(self, report: Report) -> None:
-        self.report, self.said, self.at = report, 0, time.monotonic()
+    def __init__(self, report: Report, what: str = "articles") -> None:
+        self.report, self.what, self.said, self.at = report, what, 0, time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
-        """Receive the number of articles done."""
+        """Receive the number that is done."""
         tenth, now = 10 * done // max(1, total), time.monotonic()
         if tenth > self.said and now - self.at >= _BETWEEN_LINES_S:
             self.said, self.at = tenth, now
-            self.report(f"  {done} of {total} articles")
+            self.report(f"  {done} of {total} {self.what}")

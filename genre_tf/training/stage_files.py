@@ -314,11 +314,14 @@ def learned_settings(settings: Any) -> dict[str, Any]:
 
 
 def lasting_variables(trainer: Any) -> list[Any]:
-    """Everything that the next step depends on, in a fixed order: weights, random states, the optimizer."""
+    """Everything that the next step depends on, in a fixed order: weights, random states, the optimizer, and
+    the importance of ranks.
+    """
     frozen = (variable for layer in frozen_parts(trainer.model) for variable in layer.variables)
     passing = {id(variable) for variable in (*trainer.model.metrics_variables, *frozen)}
     kept = [variable for variable in trainer.model.variables if id(variable) not in passing]
-    return [*kept, *trainer.optimizer.variables]
+    budget = trainer.rank_budget
+    return [*kept, *trainer.optimizer.variables, *([] if budget is None else budget.variables)]
 
 
 def start_run(config: RunConfig) -> Path | None:

@@ -16,7 +16,7 @@ from genre_tf.backbones.language_models import (
     tiny_byte_pair,
 )
 from genre_tf.backbones.layers import LanguageLayers
-from genre_tf.backbones.trainable import compute_in, parse_writer_trainable
+from genre_tf.backbones.trainable import compute_in, parse_trainable
 from genre_tf.errors import InputError
 from genre_tf.layers.attention import Prefix
 
@@ -39,7 +39,7 @@ def llama(model: tuple[Path, Any]) -> LanguageModel:
 
 
 def layers(llama: LanguageModel, trainable: str = "all", control_ids: tuple[int, ...] = ()) -> LanguageLayers:
-    return LanguageLayers(llama.backbone, parse_writer_trainable(trainable), control_ids)
+    return LanguageLayers(llama.backbone, parse_trainable(trainable), control_ids)
 
 
 def ours(of: LanguageLayers, ids: np.ndarray, prefix: Prefix | None = None) -> np.ndarray:
@@ -190,7 +190,7 @@ def test_refuses_what_cannot_be_trained() -> None:
     tiny = LLAMA.new(
         tiny_byte_pair(), layers=2, heads=4, key_heads=2, hidden=32, intermediate=64, max_tokens=256
     )
-    for text, said in (("last 1", "none, lora R"), ("adapters 4", "none, lora R"), ("lora 99", "too large")):
+    for text, said in (("last 3", "has 2 layers"), ("adapters 99", "too large"), ("lora 99", "too large")):
         with pytest.raises(InputError, match=said):
             layers(tiny, text)
     rows = layers(tiny, "none", (256,)).trainable_variables

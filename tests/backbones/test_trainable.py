@@ -18,6 +18,7 @@ from genre_tf.errors import InputError
         (" Last  12 ", Trainable(last=12)),
         ("lora 8", Trainable("lora", 8)),
         ("LoRA 8 last 2", Trainable("lora", 8, 2)),
+        ("adalora 8 last 2", Trainable("adalora", 8, 2)),
         ("adapters 16", Trainable("adapters", 16)),
         ("prefix 4  last 1", Trainable("prefix", 4, 1)),
     ],

@@ -15,6 +15,7 @@ from genre_tf.backbones.trainable import parse_trainable
 IDS = np.array([[2, 40, 41, 42, 3], [2, 50, 3, 0, 0]], np.int32)
 TRAINED = {
     "lora 4": {"query_down", "query_up", "value_down", "value_up"},
+    "adalora 4": {f"{name}_{part}" for name in ("query", "value") for part in ("left", "values", "right")},
     "adapters 3": {"kernel", "bias", "gamma", "beta"},
     "prefix 5": {"prefix_keys", "prefix_values", "prefix_gate"},
 }

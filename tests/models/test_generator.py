@@ -33,7 +33,9 @@ def _added(layers: Any) -> list[Any]:
     return [weight for weight in layers.weights if id(weight) not in of_backbone]
 
 
-@pytest.fixture(scope="module", params=["all", "lora 2"])
+@pytest.fixture(
+    scope="module", params=["all", "lora 2", "adalora 2", "lora 2 last 1", "adapters 3", "prefix 5 last 1"]
+)
 def generator(request: Any) -> Writer:
     return new_generator(request.param)
 
@@ -172,8 +174,7 @@ def test_dropout_is_on_in_training_alone(generator: Writer) -> None:
 
 def test_weights_come_back_from_a_file(generator: Writer, tmp_path: Any) -> None:
     generator.save_weights(tmp_path / "model.weights.h5")
-    mode = "all" if generator.language_model.token_rows is None else "lora 2"
-    again = new_generator(mode)
+    again = new_generator(generator.trained_layers)
     for weight in again.weights:
         if "int" not in weight.dtype:
             weight.assign(weight * 0.5)

@@ -42,8 +42,26 @@ def test_auto_is_the_installed_model_for_latin_texts_else_a_new_one_with_a_warni
     assert (found.backbone, found.trainable) == (backbone, trainable)
     assert len(heard) == bool(said) and said in "".join(heard)
     assert resolved_writer(found, [], heard.append) == found, "nothing is left to resolve"
-    chosen = replace(GenerationConfig(), backbone="hf://gpt2", trainable="lora 2")
+    chosen = replace(GenerationConfig(), backbone="hf://gpt2", trainable="lora 2", precision="float32")
     assert resolved_writer(chosen, CHINESE, heard.append) == chosen, "what is named is not changed"
+
+
+@pytest.mark.parametrize(
+    ("given", "backbone", "multiplies", "used"),
+    [
+        ("auto", "hf://gpt2", True, "mixed_bfloat16"),
+        ("auto", "hf://gpt2", False, "float32"),
+        ("auto", "new", True, "float32"),
+        ("float32", "hf://gpt2", True, "float32"),
+        ("mixed_float16", "new", False, "mixed_float16"),
+    ],
+)
+def test_a_pretrained_writer_is_adapted_in_bfloat16_where_the_processor_multiplies_in_it(
+    monkeypatch, given, backbone, multiplies, used
+):
+    monkeypatch.setattr(new_writer, "multiplies_bfloat16", lambda: multiplies)
+    settings = replace(GenerationConfig(), backbone=backbone, precision=given)
+    assert resolved_writer(settings, ENGLISH).precision == used
 
 
 def test_the_auto_writer_of_python_says_what_to_install(monkeypatch):

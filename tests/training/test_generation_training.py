@@ -221,7 +221,17 @@ def test_a_llama_is_trained_kept_and_writes_as_a_gpt2_does(tmp_path: Any) -> Non
     assert np.isfinite(decoded.log_probability.numpy()).all()
 
 
-@pytest.mark.parametrize("mode", ["last 2", "adapters 4", "lora 8 last 1", "everything"])
+@pytest.mark.parametrize("mode", ["last 9", "adapters 999", "lora 8 last 9", "everything"])
 def test_what_a_writer_cannot_train_is_an_input_error(mode: str, tmp_path: Any) -> None:
     with pytest.raises(InputError, match="; got "):
         new_generator(dataclasses.replace(SETTINGS, trainable=mode), TABLE, 3, tmp_path)
+
+
+def test_validation_reads_kept_states_and_finds_the_same(tmp_path: Any) -> None:
+    settings = dataclasses.replace(SETTINGS, backbone="tiny", trainable="lora 2 last 1")
+    parts = new_generator(settings, TABLE, 3, tmp_path)
+    rows, batching = rows_of(parts), TextBatching(tokens=400, context_weight=0.0)
+    kept = Perplexity(parts, rows, 400)
+    assert all("frozen_states" in batch for batch in kept.batches)
+    plain = [token_losses(parts, batch, False).losses for batch in rows.batches(batching)]
+    np.testing.assert_allclose(kept()["loss"], np.concatenate(plain).mean(), rtol=1e-4)

@@ -76,7 +76,7 @@ def test_a_refused_news_setting_leaves_no_run_behind(tmp_path, data, wrong, said
     [
         ({"backbone": "{folder}"}, "vocab_size 7"),
         ({"backbone": "no/such/folder"}, "no/such/folder"),
-        ({"trainable": "last 1"}, "none, lora R"),
+        ({"trainable": "last 4"}, "has 3 layers; got last 4"),
         ({"trainable": "lora 9999"}, "lora 9999 is too large"),
         ({"vocabulary_size": 100}, "at least 26"),
         ({"heads": 5}, "cannot be divided among 5 heads"),
@@ -115,7 +115,7 @@ def test_a_writer_without_readers_is_refused_before_any_work(tmp_path, data):
     run = tmp_path / "run"
     with pytest.raises(InputError, match="genre train retrieval"):
         train(("generation",), data, run, CONFIG, silent)
-    wrong = dataclasses.replace(CONFIG, generation=GenerationConfig(trainable="last 2"))
+    wrong = dataclasses.replace(CONFIG, generation=GenerationConfig(trainable="last two"))
     with pytest.raises(InputError, match="lora"):
         train(("retrieval", "generation"), data, run, wrong, silent)
     assert not run.exists()
