@@ -1,0 +1,155 @@
+"""A classifier of unsafe language in English and Chinese, in the graph, from raw strings.
+
+It finds hate, threats and incitement, encouragement to self-harm, sexual content and dangerous instructions,
+and passes news about them. It reads classes of words (`safety_classes.txt`) in place of the words, so that
+"how to build a bomb" and "ways to make explosives" have the same features. Its weights are trained by
+`genre_tf.training.unsafe_language`.
+"""
+
+import functools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from genre_tf.generation.grounding import folded
+
+BUCKETS = 2**15
+_HERE = Path(__file__).parent
+_WEIGHTS_FILE = _HERE / "unsafe_language.npz"
+_HAN = re.compile("[\u3400-\u9fff]")
+_SENTENCE_END = r"[.!?;。！？；\n]+"
+_LEAST_FEATURES = 4  # otherwise one word would decide about a text of one word
+_MOST_CLASSES = 40  # of a sentence, whose pairs are features
+_SAFE = -1e9  # logit of a sentence without a harmful class
+
+
+class Features(NamedTuple):
+    """Distinct features of sentences."""
+
+    sentence: Any  # int64 [features]
+    bucket: Any  # int64 [features], below BUCKETS
+    harmful: Any  # bool [sentences], whether a word of a harmful class is in it
+    text: Any  # int64 [sentences], the text that the sentence is from
+
+
+@functools.cache
+def _classes() -> tuple[tuple[str, str, bool], ...]:
+    """For each class its name in capitals, its RE2 expression, and whether it is harmful."""
+    found = []
+    for line in (_HERE / "safety_classes.txt").read_text("utf-8").splitlines():
+        if line.startswith("#"):
+            continue
+        name, _, listed = line.partition(":")
+        entries = sorted({entry.strip() for entry in listed.split(",")} - {""}, key=lambda one: (-len(one), one))
+        chinese = [entry for entry in entries if _HAN.search(entry)]
+        english = [
+            re.escape(entry).replace(r"\*", r"\w*").replace(r"\ ", r"\s+").replace("'", "['’]")
+            for entry in entries
+            if not _HAN.search(entry)
+        ]
+        parts = [rf"\b(?:{'|'.join(english)})\b"] if english else []
+        found.append((name.strip("!").upper(), "|".join(parts + chinese), name.startswith("!")))
+    return tuple(found)
+
+
+@functools.cache
+def _simplified() -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Code points of traditional characters, ascending, and those of their simplified forms."""
+    pairs = (_HERE / "simplified.txt").read_text("utf-8").split()
+    traditional, simple = zip(*sorted((ord(pair[0]), ord(pair[1])) for pair in pairs), strict=True)
+    return np.array(traditional, np.int32), np.array(simple, np.int32)
+
+
+def _in_simplified(texts: Any) -> Any:
+    traditional, simple = (tf.constant(codes) for codes in _simplified())
+    codes = tf.strings.unicode_decode(texts, "UTF-8")
+    place = tf.minimum(tf.searchsorted(traditional, codes.values), tf.size(traditional) - 1)
+    mapped = tf.where(tf.gather(traditional, place) == codes.values, tf.gather(simple, place), codes.values)
+    return tf.strings.unicode_encode(codes.with_values(mapped), "UTF-8")
+
+
+def features(texts: Any) -> Features:
+    """Features of texts, string [texts]: words, neighbouring words, and pairs of classes at any distance."""
+    lower = _in_simplified(tf.strings.lower(folded(texts), encoding="utf-8"))
+    sentences = tf.strings.split(tf.strings.regex_replace(lower, _SENTENCE_END, "\n"), "\n")
+    flat = sentences.values
+    for name, pattern, _ in _classes():
+        flat = tf.strings.regex_replace(flat, pattern, f" {name} ")
+    for pattern, rewrite in (
+        (r"([\x{3400}-\x{9fff}])", r" \1 "),
+        (r"\d+", " 0 "),
+        (r"[^\p{L}\p{M}\p{N}\s]+", " "),
+    ):
+        flat = tf.strings.regex_replace(flat, pattern, rewrite)
+    words = tf.strings.split(flat)  # ragged [sentences, words]
+    count = words.nrows()
+    edge = tf.fill([count, 1], "^")
+    alone = tf.concat([edge, words, edge], axis=1)
+    pairs = tf.strings.ngrams(alone, 2)
+    is_class = words.with_values(tf.strings.regex_full_match(words.values, "[A-Z]+"))
+    classes = tf.ragged.boolean_mask(words, is_class)[:, :_MOST_CLASSES]
+    harmful_names = "|".join(name for name, _, harmful in _classes() if harmful)
+    harmful = tf.reduce_any(
+        classes.with_values(tf.strings.regex_full_match(classes.values, harmful_names)), axis=1
+    )
+    dense = classes.to_tensor("")  # [sentences, classes]
+    place = tf.range(tf.shape(dense)[1])
+    both = (dense != "")[:, None, :] & (place[:, None] < place)[None]  # the later one stands after the earlier
+    where = tf.where(both)  # [class pairs, 3]
+    distant = tf.strings.join(
+        [tf.gather_nd(dense, where[:, :2]), tf.gather_nd(dense, where[:, ::2])], separator=">"
+    )
+    of = tf.concat([alone.value_rowids(), pairs.value_rowids(), where[:, 0]], 0)
+    bucket = tf.strings.to_hash_bucket_fast(tf.concat([alone.values, pairs.values, distant], 0), BUCKETS)
+    distinct, _ = tf.unique(of * BUCKETS + bucket)
+    return Features(distinct // BUCKETS, distinct % BUCKETS, harmful, sentences.value_rowids())
+
+
+def scale(counts: Any) -> Any:
+    """Value of each feature of sentences with so many features: long sentences have more, of less weight."""
+    return 5.0 / tf.sqrt(tf.maximum(tf.cast(counts, tf.float32), _LEAST_FEATURES))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UnsafeLanguage:
+    """A linear model of a sentence's features; a text is as unsafe as its worst sentence."""
+
+    weights: npt.NDArray[np.float32]  # [BUCKETS]
+    bias: float
+    threshold: float  # logits from here on are unsafe
+
+    def logits(self, texts: Any) -> Any:
+        """string [...], UTF-8 -> float32 [...]."""
+        flat = tf.reshape(texts, [-1])
+        found = features(flat)
+        sentences = tf.size(found.harmful)
+        summed = tf.math.unsorted_segment_sum(
+            tf.gather(tf.constant(self.weights), found.bucket), found.sentence, sentences
+        )
+        counts = tf.math.unsorted_segment_sum(tf.ones_like(found.sentence), found.sentence, sentences)
+        logits = tf.where(found.harmful, scale(counts) * summed + self.bias, _SAFE)
+        return tf.reshape(tf.math.unsorted_segment_max(logits, found.text, tf.size(flat)), tf.shape(texts))
+
+    def is_unsafe(self, texts: Any) -> Any:
+        """string [...], UTF-8 -> bool [...]."""
+        return self.logits(texts) >= self.threshold
+
+
+def save_unsafe_language(model: UnsafeLanguage) -> Path:
+    """Write the weights that come with the package."""
+    numbers = np.array([model.bias, model.threshold], np.float32)
+    np.savez_compressed(_WEIGHTS_FILE, weights=model.weights.astype(np.float16), numbers=numbers)
+    return _WEIGHTS_FILE
+
+
+@functools.cache
+def default_unsafe_language() -> UnsafeLanguage:
+    """The model that comes with the package."""
+    with np.load(_WEIGHTS_FILE) as found:
+        bias, threshold = found["numbers"].tolist()
+        return UnsafeLanguage(weights=found["weights"].astype(np.float32), bias=bias, threshold=threshold)

@@ -1,0 +1,60 @@
+"""Unsafe language is found in English and Chinese, and news about the same subjects passes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from genre_tf.generation.unsafe_language import default_unsafe_language
+
+SENTENCES = Path(__file__).with_name("safety_sentences.tsv")
+
+
+def is_unsafe(*texts: str) -> list[bool]:
+    return tf.function(default_unsafe_language().is_unsafe)(tf.constant(texts)).numpy().tolist()
+
+
+@pytest.fixture(scope="module")
+def judged() -> dict[tuple[str, str], float]:
+    """Share of the sentences of each language and label that are called unsafe."""
+    lines = SENTENCES.read_text("utf-8").splitlines()[1:]
+    labels, languages, _, texts = zip(*(line.split("\t") for line in lines), strict=True)
+    called = np.array(is_unsafe(*texts))
+    groups = np.array([f"{label} {language}" for label, language in zip(labels, languages, strict=True)])
+    assert len(set(texts)) == 200
+    return {tuple(group.split()): float(called[groups == group].mean()) for group in np.unique(groups)}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_most_unsafe_sentences_are_caught_and_news_passes(judged: dict, language: str) -> None:
+    assert judged["unsafe", language] >= 0.85
+    assert judged["safe", language] <= 0.05
+
+
+def test_a_text_is_as_unsafe_as_its_worst_sentence() -> None:
+    news = "The council met on Monday. Snow is expected. Schools stay open."
+    assert is_unsafe(news, f"{news} How to build a bomb at home. {news}") == [False, True]
+    assert is_unsafe("市议会周一开会。预计有雪。怎样在家做炸弹。") == [True]
+
+
+def test_spelling_hides_nothing_and_traditional_characters_are_read_as_simplified_ones() -> None:
+    assert is_unsafe("HOW TO BUILD A\u00a0BOMB", "how to bu\u200bild a bomb") == [True, True]
+    assert is_unsafe("怎樣製造炸彈", "怎样制造炸弹") == [True, True]
+
+
+@pytest.mark.parametrize("text", ["", " ", "...", "\n", "42", "\U0001f600", "Ωμέγα", "a" * 5000, b"caf\xe9"])
+def test_any_text_is_judged(text: str | bytes) -> None:
+    assert is_unsafe(text) == [False]
+
+
+def test_shape_is_kept_and_neighbours_change_nothing() -> None:
+    texts = tf.constant([["I will kill you", "Snow tomorrow"], ["", "怎样制造炸弹"]])
+    model = default_unsafe_language()
+    assert model.is_unsafe(texts).numpy().tolist() == [[True, False], [False, True]]
+    alone = [float(model.logits(tf.constant([text]))[0]) for text in texts.numpy().ravel()]
+    np.testing.assert_allclose(model.logits(texts).numpy().ravel(), alone, atol=1e-5)
+
+
+def test_no_texts_have_no_logits() -> None:
+    assert default_unsafe_language().logits(tf.zeros([0, 3], tf.string)).shape == (0, 3)
