@@ -4,7 +4,6 @@ The click model is the judge. When the best of several samples is served, it has
 the first samples, which were not chosen by anything, are compared as well.
 """
 
-import dataclasses
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,10 +22,10 @@ from genre_tf.evaluation.scoring import padded
 from genre_tf.evaluation.significance import paired_bootstrap
 from genre_tf.generation.safety import SafetyClassifier
 from genre_tf.generation.writer import (
-    RankingWeights,
     WriterOptions,
     WritingGraph,
     Written,
+    closeness,
     nothing_unsafe,
     rank,
 )
@@ -42,7 +41,6 @@ _SIGNS = re.compile(r"([\\`*_{}\[\]<>#|~])")
 Floats = npt.NDArray[np.float32]
 
 BATCH_ROWS = 128  # readers times samples decoded at a time: a few hundred MB for a small model
-_IN_ORDER = RankingWeights(interest=0.0, grounding=0.0, log_probability=0.0)
 Titles = Sequence[str]
 
 
@@ -67,8 +65,7 @@ class ServedWriter:
         titles = list(dict.fromkeys(["", *chain.from_iterable(readers)]))  # "" pads shorter histories
         self._rows = {title: row for row, title in enumerate(titles)}
         self._for_tower, self._for_ranker = (model.news.encode(titles) for model in (two_tower, ranker))
-        in_order = dataclasses.replace(options, weights=_IN_ORDER)
-        self._writer = WritingGraph(parts, in_order)
+        self._writer = WritingGraph(parts, options)
         texts, clicked = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.bool)
         of_tower, of_ranker = (
             tf.TensorSpec([None, None, model.news.dimension]) for model in (two_tower, ranker)
@@ -79,21 +76,33 @@ class ServedWriter:
             shape = tf.concat([tf.shape(texts), [ranker.news.dimension]], 0)
             return tf.reshape(ranker.news(tf.reshape(texts, [-1])), shape)
 
-        def interest(texts: Any, clicks: Any, mask: Any) -> Any:
+        def interest(texts: Any, clicks: Any, mask: Any, encoded: Any = vectors) -> Any:
             shown = tf.ones(tf.shape(texts), tf.bool)
-            return tf.sigmoid(ranker.click_logits(clicks, mask, vectors(texts), shown, None))
+            return tf.sigmoid(ranker.click_logits(clicks, mask, encoded(texts), shown, None))
 
         def write(history: Any, source: Any, seed: Any, for_tower: Any, for_ranker: Any, mask: Any) -> Any:
-            drawn = self._writer(
+            found: dict[Any, Any] = {}  # interest, topic and safety need the same vectors
+
+            def once(texts: Any) -> Any:
+                if texts.ref() not in found:
+                    found[texts.ref()] = vectors(texts)
+                return found[texts.ref()]
+
+            def topic(written: Any) -> Any:
+                parts = (once(written), vectors(source[:, None]), for_ranker)
+                return closeness(*map(ranker.news.topic_part, parts), mask)
+
+            drawn = self._writer.draw(
                 history,
                 source,
                 tf.fill(tf.shape(source), "title"),
                 seed,
                 two_tower.user_vector(for_tower, mask),
-                lambda written: interest(written, for_ranker, mask),
-                (lambda written: classifier.is_unsafe(vectors(written))) if classifier else nothing_unsafe,
+                lambda written: interest(written, for_ranker, mask, once),
+                (lambda written: classifier.is_unsafe(once(written))) if classifier else nothing_unsafe,
+                topic,
             )
-            return drawn, rank(drawn, options.weights, self._writer.read_titles(history))
+            return drawn, rank(drawn, options.floors, self._writer.read_titles(history))
 
         seeds = tf.TensorSpec([None], tf.int64)
         self._write = tf.function(
@@ -114,8 +123,7 @@ class ServedWriter:
         """Write a title for each of n readers from each of n sources, with each of n seeds.
 
         Returns:
-            NumPy columns [n, samples]: in drawing order (texts that may not be shown, and repeated ones, come
-            last), and in served order.
+            NumPy columns [n, samples]: in drawing order, and in served order.
         """
         found = []
         for rows in self._batches(len(readers)):

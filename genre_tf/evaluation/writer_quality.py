@@ -27,6 +27,7 @@ from genre_tf.evaluation.personalisation import (
 from genre_tf.evaluation.scored_log import FEW_CLICKS, ScoredLog, evenly
 from genre_tf.evaluation.scoring import Measured, ModelScorer, TwoTowerScorer, has_generator, load_scorers
 from genre_tf.evaluation.significance import paired_bootstrap
+from genre_tf.evaluation.text_measures import topic_floor
 from genre_tf.generation.safety import load_classifier
 from genre_tf.generation.writer import WritingGraph, writer_options
 from genre_tf.losses.tokens import token_losses
@@ -379,13 +380,15 @@ class WriterEvaluation:
 
     def _served(self, histories: Sequence[Sequence[str]], samples: int | None) -> ServedWriter:
         """The writer for readers with these titles, as it is served; None: the served number of samples."""
-        shared = load_news_encoder(self.run, self.config)
-        parts = self._writer
+        shared, writing = load_news_encoder(self.run, self.config), self.config.generation.writing
+        parts, ranker = self._writer, load_ranker(self.run, shared=shared)
+        learned = read_articles(self.run / "prepared")
+        floor = topic_floor(ranker.news, learned.titles, learned.abstracts, writing.topic_share)
         return ServedWriter(
             parts,
             load_two_tower(self.run, shared=shared),
-            load_ranker(self.run, shared=shared),
+            ranker,
             histories,
-            writer_options(self.config.generation.writing, parts.prompts, samples=samples),
+            writer_options(writing, parts.prompts, samples=samples, topic_floor=floor),
             load_classifier(self.run, self.run / "ranking" / WEIGHTS_FILE),
         )

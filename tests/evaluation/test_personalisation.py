@@ -37,7 +37,15 @@ class Scripted:
         ]
         ones = np.ones((len(text), 2), np.float32)
         safe = np.tile([[True, False]], (len(text), 1))
-        columns = [np.array(text).astype("S"), ones, -ones, ones, safe, np.full((len(text), 2), b"Rome")]
+        columns = [
+            np.array(text).astype("S"),
+            ones,
+            -ones,
+            ones,
+            safe,
+            np.full((len(text), 2), b"Rome"),
+            ones,
+        ]
         return Written(*columns), Written(*(column[:, ::-1] for column in columns))
 
     def interest(self, readers: Sequence[Sequence[str]], texts: Sequence[Sequence[str]]) -> np.ndarray:
@@ -97,7 +105,7 @@ def test_the_click_model_alone_chooses_the_most_interesting_of_what_may_be_shown
     text = np.array([[b"a", b"b", b"c"], [b"", b"e", b"f"], [b"g", b"h", b""]])
     interest = np.array([[0.1, 0.3, 0.2], [0.3, 0.1, 0.2], [0.1, 0.3, 0.2]], np.float32)
     safe = np.array([[True, False, True], [True, True, True], [False, False, False]])
-    chosen = most_interesting(Written(text, interest, interest, interest, safe, text))
+    chosen = most_interesting(Written(text, interest, interest, interest, safe, text, interest))
     assert chosen == ["c", "f", "g"]  # where nothing may be shown, what is served stands for it
 
 
