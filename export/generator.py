@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from genre_tf.config import WritingConfig
 from genre_tf.contract import GENERATOR, PADDING_NUMBER, SIGNATURES
+from genre_tf.evaluation.text_measures import topic_floor
 from genre_tf.export.requests import RowByRow, recorded_requests, warmup_requests
 from genre_tf.export.saved_model import write_servable
 from genre_tf.export.servables import Servable
@@ -23,7 +24,7 @@ from genre_tf.funnel.recommender import reader_of_titles
 from genre_tf.funnel.search import open_variable
 from genre_tf.funnel.served_models import ServedModels, encode_titles
 from genre_tf.generation.safety import SafetyClassifier, SafetyList
-from genre_tf.generation.writer import WritingGraph, nothing_unsafe, writer_options
+from genre_tf.generation.writer import WritingGraph, closeness, nothing_unsafe, writer_options
 from genre_tf.models.writer import Writer
 
 _SAMPLE = 1000  # number of articles that the threshold is measured on
@@ -92,7 +93,7 @@ class GeneratorServable:
         reader, clicks, mask = reader_of_titles(self.models, titles)
         encoder = self.models.encoders()[1]
 
-        @functools.cache  # interest and safety need the same vectors
+        @functools.cache  # interest, topic and safety need the same vectors
         def encoded(texts: Any) -> tf.Tensor:
             flat = tf.reshape(texts.deref(), [-1])
             (vectors,) = encode_titles(flat, encoder)
@@ -108,7 +109,11 @@ class GeneratorServable:
                 return nothing_unsafe(texts)
             return self.classifier.is_unsafe(encoded(texts.ref()))
 
-        return self.writer(history_text, source, kind, seed, reader, interest, unsafe).served()
+        def topic(texts: tf.Tensor) -> tf.Tensor:
+            parts = (encoded(texts.ref()), encoded(source[:, None].ref()), clicks)
+            return closeness(*map(encoder.topic_part, parts), mask)
+
+        return self.writer(history_text, source, kind, seed, reader, interest, unsafe, topic).served()
 
 
 def generator_servable(
@@ -122,7 +127,11 @@ def generator_servable(
     classifier: SafetyClassifier | None = None,
 ) -> Servable:
     """Build `genre_generator`; the catalogue supplies evidence for answers, and titles for verification."""
-    options = writer_options(writing, writer.prompts, safety=safety)
+    abstracts = [
+        text.removeprefix(title) for title, text in zip(catalogue.titles, catalogue.texts, strict=True)
+    ]
+    floor = topic_floor(models.encoders()[1], catalogue.titles, abstracts, writing.topic_share)
+    options = writer_options(writing, writer.prompts, safety=safety, topic_floor=floor)
     evidence, graph = Evidence(catalogue), WritingGraph(writer, options)
     functions = GeneratorServable(graph, models, evidence, max_history=max_history, classifier=classifier)
     reference = RowByRow(GENERATOR, functions)

@@ -22,6 +22,13 @@ class EvaluationOptions:
         int | None,
         Option(min=1, max=64, help="Texts per reader, the best of which is served; default: as served."),
     ] = None
+    judge: Annotated[
+        bool,
+        Option(
+            help="Also compare texts by two click models of separate halves of the readers, trained once: "
+            "one chooses, the other judges."
+        ),
+    ] = True
     pool: Annotated[
         Literal["split", "first_seen", "published", "none"],
         Option(

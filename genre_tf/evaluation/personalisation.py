@@ -1,12 +1,12 @@
 """Texts written for readers as they are served: do they interest these readers more than other readers?
 
-The click model is the judge. When the best of several samples is served, it has also chosen them. Therefore
-the first samples, which were not chosen by anything, are compared as well.
+When the best of several samples is served, the click model has chosen them: what it says of them is weak. So
+the first samples, which were not chosen by anything, are compared as well, and click models of two halves of
+the readers choose and judge: the judge has learned from other readers, and chose nothing.
 """
 
-import dataclasses
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -23,10 +23,10 @@ from genre_tf.evaluation.scoring import padded
 from genre_tf.evaluation.significance import paired_bootstrap
 from genre_tf.generation.safety import SafetyClassifier
 from genre_tf.generation.writer import (
-    RankingWeights,
     WriterOptions,
     WritingGraph,
     Written,
+    closeness,
     nothing_unsafe,
     rank,
 )
@@ -42,16 +42,67 @@ _SIGNS = re.compile(r"([\\`*_{}\[\]<>#|~])")
 Floats = npt.NDArray[np.float32]
 
 BATCH_ROWS = 128  # readers times samples decoded at a time: a few hundred MB for a small model
-_IN_ORDER = RankingWeights(interest=0.0, grounding=0.0, log_probability=0.0)
 Titles = Sequence[str]
+Measure = Callable[[Sequence[str], Sequence[str]], dict[str, float | None]]
+"""(texts, their sources) -> further means of the texts, by name."""
+_FOR_OTHER = {
+    "written": "for_other_reader",
+    "chosen": "chosen_for_other_reader",
+    "first_sample": "first_sample_for_other_reader",
+}
 
 
-class ServedWriter:
-    """Writes titles for readers and scores texts for them, from raw strings as the servable does.
+class ClickModel:
+    """Click probabilities of texts for readers, from raw strings as the servable computes them.
 
     A reader is described by titles only: as in the servable, categories and abstracts of clicks are unknown.
     Titles are encoded once, when the object is created.
     """
+
+    def __init__(self, ranker: Ranker, readers: Sequence[Titles]) -> None:
+        self.ranker = ranker
+        self.titles = list(dict.fromkeys(["", *chain.from_iterable(readers)]))  # "" pads shorter histories
+        self._rows = {title: row for row, title in enumerate(self.titles)}
+        self._vectors = ranker.news.encode(self.titles)
+        texts, clicked = tf.TensorSpec([None, None], tf.string), tf.TensorSpec([None, None], tf.bool)
+        clicks = tf.TensorSpec([None, None, ranker.news.dimension])
+        self._of_texts = tf.function(
+            lambda texts, clicks, mask: self.interest(self.vectors(texts), clicks, mask),
+            input_signature=[texts, clicks, clicked],
+            autograph=False,
+        )
+
+    def vectors(self, texts: Any) -> Any:
+        """string [batch, k] -> float32 [batch, k, D]."""
+        news = self.ranker.news
+        return tf.reshape(news(tf.reshape(texts, [-1])), tf.concat([tf.shape(texts), [news.dimension]], 0))
+
+    def interest(self, vectors: Any, clicks: Any, mask: Any) -> Any:
+        """Click probabilities of texts with these vectors, float32 [batch, k]."""
+        shown = tf.ones(tf.shape(vectors)[:2], tf.bool)
+        return tf.sigmoid(self.ranker.click_logits(clicks, mask, vectors, shown, None))
+
+    def rows(self, readers: Sequence[Titles]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        """Rows of the readers' titles in `titles`, padded, int32 [n, H], and a mask of the real ones."""
+        return padded([np.array([self._rows[title] for title in titles], int) for titles in readers])
+
+    def clicks(self, readers: Sequence[Titles]) -> tuple[Any, Any]:
+        """Vectors of the readers' titles, float32 [n, H, D], and a mask of the real ones, bool [n, H]."""
+        rows, mask = self.rows(readers)
+        return tf.constant(self._vectors[rows]), tf.constant(mask)
+
+    def __call__(self, readers: Sequence[Titles], texts: Sequence[Sequence[str | bytes]]) -> Floats:
+        """Click probabilities of k texts for each of n readers: float32 [n, k]."""
+        found = []
+        for start in range(0, len(readers), BATCH_ROWS):
+            some = slice(start, start + BATCH_ROWS)
+            batch = tf.constant([list(row) for row in texts[some]])
+            found.append(self._of_texts(batch, *self.clicks(readers[some])).numpy())
+        return np.concatenate(found)
+
+
+class ServedWriter:
+    """Writes titles for readers and scores them by the click model, from raw strings as the servable does."""
 
     def __init__(
         self,
@@ -63,45 +114,42 @@ class ServedWriter:
         classifier: SafetyClassifier | None = None,
     ) -> None:
         self.samples = options.samples
+        self.click_model = model = ClickModel(ranker, readers)
         self._batch_readers = max(1, BATCH_ROWS // options.rows)
-        titles = list(dict.fromkeys(["", *chain.from_iterable(readers)]))  # "" pads shorter histories
-        self._rows = {title: row for row, title in enumerate(titles)}
-        self._for_tower, self._for_ranker = (model.news.encode(titles) for model in (two_tower, ranker))
-        in_order = dataclasses.replace(options, weights=_IN_ORDER)
-        self._writer = WritingGraph(parts, in_order)
+        self._for_tower = two_tower.news.encode(model.titles)
+        self._writer = WritingGraph(parts, options)
         texts, clicked = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.bool)
         of_tower, of_ranker = (
-            tf.TensorSpec([None, None, model.news.dimension]) for model in (two_tower, ranker)
+            tf.TensorSpec([None, None, each.news.dimension]) for each in (two_tower, ranker)
         )
 
-        def vectors(texts: Any) -> Any:
-            """string [batch, k] -> float32 [batch, k, D]."""
-            shape = tf.concat([tf.shape(texts), [ranker.news.dimension]], 0)
-            return tf.reshape(ranker.news(tf.reshape(texts, [-1])), shape)
-
-        def interest(texts: Any, clicks: Any, mask: Any) -> Any:
-            shown = tf.ones(tf.shape(texts), tf.bool)
-            return tf.sigmoid(ranker.click_logits(clicks, mask, vectors(texts), shown, None))
-
         def write(history: Any, source: Any, seed: Any, for_tower: Any, for_ranker: Any, mask: Any) -> Any:
-            drawn = self._writer(
+            found: dict[Any, Any] = {}  # interest, topic and safety need the same vectors
+
+            def encoded(texts: Any) -> Any:
+                if texts.ref() not in found:
+                    found[texts.ref()] = model.vectors(texts)
+                return found[texts.ref()]
+
+            def topic(written: Any) -> Any:
+                parts = (encoded(written), encoded(source[:, None]), for_ranker)
+                return closeness(*map(ranker.news.topic_part, parts), mask)
+
+            drawn = self._writer.draw(
                 history,
                 source,
                 tf.fill(tf.shape(source), "title"),
                 seed,
                 two_tower.user_vector(for_tower, mask),
-                lambda written: interest(written, for_ranker, mask),
-                (lambda written: classifier.is_unsafe(vectors(written))) if classifier else nothing_unsafe,
+                lambda written: model.interest(encoded(written), for_ranker, mask),
+                (lambda written: classifier.is_unsafe(encoded(written))) if classifier else nothing_unsafe,
+                topic,
             )
-            return drawn, rank(drawn, options.weights, self._writer.read_titles(history))
+            return drawn, rank(drawn, options.floors, self._writer.read_titles(history))
 
         seeds = tf.TensorSpec([None], tf.int64)
         self._write = tf.function(
             write, input_signature=[texts, texts, seeds, of_tower, of_ranker, clicked], autograph=False
-        )
-        of_readers = tf.TensorSpec([None, None], tf.string)
-        self._interest = tf.function(
-            interest, input_signature=[of_readers, of_ranker, clicked], autograph=False
         )
 
     def refresh(self) -> None:
@@ -114,38 +162,38 @@ class ServedWriter:
         """Write a title for each of n readers from each of n sources, with each of n seeds.
 
         Returns:
-            NumPy columns [n, samples]: in drawing order (texts that may not be shown, and repeated ones, come
-            last), and in served order.
+            NumPy columns [n, samples]: in drawing order, and in served order.
         """
         found = []
         for rows in self._batches(len(readers)):
-            tower, ranked, mask = self._clicks([readers[row] for row in rows])
-            history = tf.constant(["\n".join(readers[row]) for row in rows])
+            some = [readers[row] for row in rows]
+            places, _ = self.click_model.rows(some)
+            history = tf.constant(["\n".join(titles) for titles in some])
             source = tf.constant([sources[row] for row in rows])
             seed = tf.constant([seeds[row] for row in rows], tf.int64)
-            found.append(self._write(history, source, seed, tower, ranked, mask))
-        drawn, served = (
-            Written(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-            for parts in zip(*found, strict=True)
-        )
+            tower = tf.constant(self._for_tower[places])
+            found.append(self._write(history, source, seed, tower, *self.click_model.clicks(some)))
+        drawn, served = (joined(parts) for parts in zip(*found, strict=True))
         return drawn, served
 
-    def interest(self, readers: Sequence[Titles], texts: Sequence[Titles]) -> npt.NDArray[np.float32]:
-        """Click probabilities of k texts for each of n readers: float32 [n, k]."""
-        found = []
+    def chosen_by(self, model: ClickModel, readers: Sequence[Titles], drawn: Written) -> Written:
+        """Drawn texts in the order in which they would be served if another click model chose them."""
+        found, interest = [], model(readers, drawn.text.tolist())
         for rows in self._batches(len(readers)):
-            _, ranked, mask = self._clicks([readers[row] for row in rows])
-            batch = tf.constant([list(texts[row]) for row in rows])
-            found.append(self._interest(batch, ranked, mask).numpy())
-        return np.concatenate(found)
+            part = Written(*(tf.constant(column[rows.start : rows.stop]) for column in drawn))
+            part = part._replace(interest=tf.constant(interest[rows.start : rows.stop]))
+            read = self._writer.read_titles(tf.constant(["\n".join(readers[row]) for row in rows]))
+            found.append(rank(part, self._writer.options.floors, read))
+        return joined(found)
 
     def _batches(self, count: int) -> Iterator[range]:
         for start in range(0, count, self._batch_readers):
             yield range(start, min(start + self._batch_readers, count))
 
-    def _clicks(self, readers: Sequence[Titles]) -> tuple[Any, Any, Any]:
-        rows, mask = padded([np.array([self._rows[title] for title in titles], int) for titles in readers])
-        return tf.constant(self._for_tower[rows]), tf.constant(self._for_ranker[rows]), tf.constant(mask)
+
+def joined(parts: Iterable[Written]) -> Written:
+    """Texts of several batches as NumPy columns [n, samples]."""
+    return Written(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -198,51 +246,72 @@ def readers_of_articles(
 
 
 def personal_metrics(
-    writer: ServedWriter, readers: Sequence[ReaderOfArticle], titles: Sequence[str], seed: int = 0
+    writer: ServedWriter,
+    readers: Sequence[ReaderOfArticle],
+    titles: Sequence[str],
+    seed: int = 0,
+    *,
+    chooser: ClickModel | None = None,
+    judge: ClickModel | None = None,
+    measure: Measure | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Write for each reader and, from the same source with the same seed, for another reader; then compare.
+
+    `chooser` and `judge` are the click models of two halves of the readers (`genre_tf.training.judges`), and
+    `measure` gives further means of texts and their sources, such as their fluency.
 
     Returns:
         The metrics, and for each reader what was written (see `as_markdown`).
 
-        "interest" is the mean probability, according to the click model, that the reader clicks each of the
-        kinds of text of `_written`; "over_..." compares two of them (see `compared`);
-        "best_of_samples_margin" and "most_interesting_margin" are the interest of the served and of the most
-        interesting text minus that of the first sample ("mean", and "low" to "high", 95% bootstrap over
-        readers). Also "readers", "samples" (per reader), "rouge1", "rouge2" and "rougeL" against the
-        articles' titles, "distinct2", "copy_rate" and "grounding" of the first texts, "unsafe_rate" of all
-        samples, "unsafe_first" of the first texts, and "self_bleu" of the samples from one source.
+        "interest" is the mean probability, according to the served click model, that the reader clicks each
+        of the kinds of text of `_written`; "over_..." compares two of them (see `compared`);
+        "best_of_samples_margin" is the interest of the served text minus that of the first sample ("mean",
+        and "low" to "high", 95% bootstrap over readers). "win_rates": for each kind that is also written for
+        another reader, and each click model ("served", "chooser", "judge"), `compared`. "texts": of each of
+        these kinds, and of the "real_title", `quality`. Also "readers", "samples" (per reader), what
+        `quality` gives of the served texts, "unsafe_rate" of all samples, "unsafe_first" of the first texts,
+        and "self_bleu" of the samples from one source.
     """
-    texts, served = _written(writer, readers, titles, seed)
+    texts, served = _written(writer, readers, titles, seed, chooser)
     histories = [reader.titles for reader in readers]
-    judged = writer.interest(histories, list(zip(*texts.values(), strict=True)))  # [readers, kinds of text]
-    interest = dict(zip(texts, judged.T, strict=True))
+    models = {"served": writer.click_model, "chooser": chooser, "judge": judge}
+    columns = list(zip(*texts.values(), strict=True))  # [readers, kinds of text]
+    interest = {
+        name: dict(zip(texts, model(histories, columns).T, strict=True))
+        for name, model in models.items()
+        if model is not None
+    }
 
-    def over(ours: str, theirs: str) -> dict[str, Any]:
+    def over(ours: str, theirs: str, model: str = "served") -> dict[str, Any]:
         same = [one == two for one, two in zip(texts[ours], texts[theirs], strict=True)]
-        return compared(interest[ours], interest[theirs], np.array(same, np.bool_))
+        return compared(interest[model][ours], interest[model][theirs], np.array(same, np.bool_))
 
-    def margin(ours: str) -> dict[str, float | None]:
-        found = paired_bootstrap(interest[ours], interest["first_sample"])
-        ends = (found.difference, found.low, found.high) if found else (None, None, None)
-        return dict(zip(("mean", "low", "high"), ends, strict=True))
-
+    ours = interest["served"]
+    found = paired_bootstrap(ours["written"], ours["first_sample"])
+    ends = (found.difference, found.low, found.high) if found else (None, None, None)
     of_samples = (self_bleu([_plain(text) for text in row]) for row in served.text)
     similar = [value for value in of_samples if value is not None]
+    kinds = [kind for kind in ("first_sample", "chosen", "written") if kind in texts]
+    real = [reader.title for reader in readers]
+    sources = [reader.source for reader in readers]
+    qualities = {
+        kind: quality(some, real, sources, measure)
+        for kind, some in (*((kind, texts[kind]) for kind in kinds), ("real_title", real))
+    }
     metrics = {
         "readers": len(readers),
         "samples": writer.samples,
-        "interest": {name: float(values.mean()) for name, values in interest.items()},
+        "interest": {name: float(values.mean()) for name, values in ours.items()},
         "over_other_reader": over("written", "for_other_reader"),
-        "most_interesting_over_other_reader": over("most_interesting", "most_interesting_for_other_reader"),
         "first_sample_over_other_reader": over("first_sample", "first_sample_for_other_reader"),
         "over_clicked_title": over("written", "clicked_title"),
         "over_random_title": over("written", "random_title"),
-        "best_of_samples_margin": margin("written"),
-        "most_interesting_margin": margin("most_interesting"),
-        **rouge(texts["written"], [reader.title for reader in readers]),
-        "distinct2": distinct(texts["written"], 2),
-        "copy_rate": copy_rate(texts["written"], [reader.source for reader in readers]),
+        "win_rates": {
+            kind: {model: over(kind, _FOR_OTHER[kind], model) for model in interest} for kind in kinds
+        },
+        "texts": qualities,
+        "best_of_samples_margin": dict(zip(("mean", "low", "high"), ends, strict=True)),
+        **qualities["written"],
         "grounding": float(served.grounding[:, 0].mean()),
         "unsafe_rate": float(1 - served.safe.mean()),
         "unsafe_first": float(1 - served.safe[:, 0].mean()),
@@ -252,10 +321,10 @@ def personal_metrics(
         {
             **written_for(reader, row, served),
             "clicked": reader.clicked,
-            "clicked_interest": float(interest["clicked_title"][row]),
+            "clicked_interest": float(ours["clicked_title"][row]),
             "for_other_reader": {
                 "text": texts["for_other_reader"][row],
-                "interest": float(interest["for_other_reader"][row]),
+                "interest": float(ours["for_other_reader"][row]),
             },
         }
         for row, reader in enumerate(readers)
@@ -263,15 +332,31 @@ def personal_metrics(
     return metrics, samples
 
 
+def quality(
+    texts: Sequence[str], real: Sequence[str], sources: Sequence[str], measure: Measure | None = None
+) -> dict[str, Any]:
+    """ROUGE against the real titles, "distinct2", "copy_rate" from the sources, and what is measured more."""
+    return {
+        **rouge(texts, real),
+        "distinct2": distinct(texts, 2),
+        "copy_rate": copy_rate(texts, sources),
+        **(measure(texts, sources) if measure else {}),
+    }
+
+
 def _written(
-    writer: ServedWriter, readers: Sequence[ReaderOfArticle], titles: Sequence[str], seed: int
+    writer: ServedWriter,
+    readers: Sequence[ReaderOfArticle],
+    titles: Sequence[str],
+    seed: int,
+    chooser: ClickModel | None,
 ) -> tuple[dict[str, list[str]], Written]:
     """A text of each kind for each reader, and everything that was written for them, in served order.
 
-    "written" is the served text, chosen by the complete ranking; "most_interesting", of the texts that may be
-    shown, the choice of the click model alone; "first_sample" the first text drawn, without any choice; the
-    same three "for_other_reader" are written from the same source for another reader; "clicked_title" is a
-    real title that the reader clicked, and "random_title" any real title.
+    "written" is the served text; "chosen", of the same samples, the one that the chooser would have served;
+    "first_sample" the first text drawn, without any choice; the same three "for_other_reader" are written
+    from the same source for another reader; "clicked_title" is a real title that the reader clicked, and
+    "random_title" any real title.
     """
     random = np.random.default_rng(seed)
     circle = random.permutation(len(readers))
@@ -279,19 +364,25 @@ def _written(
     other[circle] = np.roll(circle, 1)  # nobody is their own other reader
     sources = [reader.source for reader in readers]
     histories, seeds = [reader.titles for reader in readers], list(range(len(readers)))
+    others = [histories[at] for at in other]
 
     def first(written: Written) -> list[str]:
         return [_plain(text) for text in written.text[:, 0]]
 
     drawn, served = writer(histories, sources, seeds)
-    drawn_for_other, served_for_other = writer([histories[at] for at in other], sources, seeds)
+    drawn_for_other, served_for_other = writer(others, sources, seeds)
+    chosen = {}
+    if chooser is not None:
+        chosen = {
+            "chosen": first(writer.chosen_by(chooser, histories, drawn)),
+            _FOR_OTHER["chosen"]: first(writer.chosen_by(chooser, others, drawn_for_other)),
+        }
     return {
         "written": first(served),
-        "most_interesting": most_interesting(served),
         "for_other_reader": first(served_for_other),
-        "most_interesting_for_other_reader": most_interesting(served_for_other),
         "first_sample": first(drawn),
         "first_sample_for_other_reader": first(drawn_for_other),
+        **chosen,
         "clicked_title": [reader.clicked for reader in readers],
         "random_title": [titles[at] for at in random.integers(len(titles), size=len(readers))],
     }, served
@@ -376,13 +467,6 @@ def as_markdown(sample: dict[str, Any]) -> str:
 
 def _escaped(text: str) -> str:
     return _SIGNS.sub(r"\\\1", " ".join(text.split()))
-
-
-def most_interesting(written: Written) -> list[str]:
-    """Per row, the most interesting of the texts that may be shown; if there is none, the first text."""
-    shown = written.safe & (written.text != b"")
-    place = np.argmax(np.where(shown, written.interest, -1.0), axis=1)
-    return [_plain(row[at]) for row, at in zip(written.text, place, strict=True)]
 
 
 def _plain(value: Any) -> Any:

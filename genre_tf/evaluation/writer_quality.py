@@ -19,6 +19,8 @@ from genre_tf.data.learning_texts import history_text, history_titles
 from genre_tf.data.prepared import COUNTERS_FILE, read_articles
 from genre_tf.errors import InputError
 from genre_tf.evaluation.personalisation import (
+    ClickModel,
+    Measure,
     ServedWriter,
     personal_metrics,
     readers_of_articles,
@@ -27,19 +29,25 @@ from genre_tf.evaluation.personalisation import (
 from genre_tf.evaluation.scored_log import FEW_CLICKS, ScoredLog, evenly
 from genre_tf.evaluation.scoring import Measured, ModelScorer, TwoTowerScorer, has_generator, load_scorers
 from genre_tf.evaluation.significance import paired_bootstrap
+from genre_tf.evaluation.text_measures import Fluency, topic, topic_floor
+from genre_tf.generation.grounding import FUNCTION_WORDS, Grounding
 from genre_tf.generation.safety import load_classifier
 from genre_tf.generation.writer import WritingGraph, writer_options
 from genre_tf.losses.tokens import token_losses
 from genre_tf.metrics.ranking import ranking_metrics
 from genre_tf.metrics.text import copy_rate, distinct, perplexity, rouge
 from genre_tf.models.checkpoint import (
+    CHOOSER,
+    JUDGE,
     WEIGHTS_FILE,
+    load_half,
     load_news_encoder,
     load_ranker,
     load_two_tower,
     untrained_generator,
 )
 from genre_tf.models.new_writer import writer_of
+from genre_tf.models.news_encoder import NewsEncoder
 from genre_tf.models.writer import Writer
 from genre_tf.text.words import beginning, length_in_words
 
@@ -325,7 +333,11 @@ class WriterEvaluation:
         writer = self._served([reader.titles for reader in readers], samples)
         self.say(f"writing {writer.samples} texts for each of {len(readers)} readers and for another reader")
         titles = [title for title in log.table.titles if title]
-        metrics, found = personal_metrics(writer, readers, titles, self.config.seed)
+        halves = self._halves([reader.titles for reader in readers])
+        measure = self._measure(writer.click_model.ranker.news)
+        metrics, found = personal_metrics(
+            writer, readers, titles, self.config.seed, **halves, measure=measure
+        )
         return metrics, shown_samples(found, first)
 
     def cold_start(self) -> dict[str, Any]:
@@ -373,19 +385,55 @@ class WriterEvaluation:
         towers = scorers.get("two_tower") or load_scorers(self.run, ("two_tower",), log.table)["two_tower"]
         return cast(TwoTowerScorer, towers)
 
+    def _halves(self, readers: Sequence[Sequence[str]]) -> dict[str, ClickModel]:
+        """The click models of both halves of the readers, by name; none if one was not trained."""
+        if not all((self.run / half / WEIGHTS_FILE).is_file() for half in (CHOOSER, JUDGE)):
+            self.say("no independent judge: `genre evaluate` trains one unless --no-judge is given")
+            return {}
+        return {half: ClickModel(load_half(self.run, half), readers) for half in (CHOOSER, JUDGE)}
+
+    @cached_property
+    def _fluency(self) -> Fluency | None:
+        """By the checkpoint that the writer was adapted from; None if it is new or no longer there."""
+        settings = self.config.generation
+        if settings.is_new or settings.backbone in ("auto", "tiny"):
+            return None
+        try:
+            return Fluency.of(settings.backbone)
+        except InputError as error:
+            self.say(f"fluency is not measured: {error}")
+            return None
+
+    def _measure(self, encoder: NewsEncoder) -> Measure:
+        """The mean grounding, topic and, if a checkpoint can tell, fluency of texts."""
+        grounding = Grounding(self._writer.common_words or FUNCTION_WORDS)
+
+        def measure(texts: Sequence[str], sources: Sequence[str]) -> dict[str, float | None]:
+            batches = zip(_batches(texts), _batches(sources), strict=True)
+            shares = [grounding(tf.constant(some)[:, None], tf.constant(of)).numpy() for some, of in batches]
+            return {
+                "grounding": float(np.concatenate(shares).mean()),
+                "topic": float(topic(encoder, texts, sources).mean()),
+                "fluency": None if self._fluency is None else float(self._fluency(texts).mean()),
+            }
+
+        return measure
+
     def _metrics_of(self, parts: Writer) -> dict[str, Any]:
         writing = self.config.generation.writing
         return generation_metrics(parts, self._towers, self.measured, self._learned, writing)
 
     def _served(self, histories: Sequence[Sequence[str]], samples: int | None) -> ServedWriter:
         """The writer for readers with these titles, as it is served; None: the served number of samples."""
-        shared = load_news_encoder(self.run, self.config)
-        parts = self._writer
+        shared, writing = load_news_encoder(self.run, self.config), self.config.generation.writing
+        parts, ranker = self._writer, load_ranker(self.run, shared=shared)
+        learned = read_articles(self.run / "prepared")
+        floor = topic_floor(ranker.news, learned.titles, learned.abstracts, writing.topic_share)
         return ServedWriter(
             parts,
             load_two_tower(self.run, shared=shared),
-            load_ranker(self.run, shared=shared),
+            ranker,
             histories,
-            writer_options(self.config.generation.writing, parts.prompts, samples=samples),
+            writer_options(writing, parts.prompts, samples=samples, topic_floor=floor),
             load_classifier(self.run, self.run / "ranking" / WEIGHTS_FILE),
         )

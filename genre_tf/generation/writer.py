@@ -21,8 +21,12 @@ from genre_tf.text.byte_pair import BytePair
 Tokens = tuple[int, ...]
 Interest = Callable[[Any], Any]
 """texts string [batch, n] -> click probability float32 [batch, n], for the batch's own readers."""
+Topic = Callable[[Any], Any]
+"""texts string [batch, n] -> closeness to what each row should be about, float32 [batch, n]; at most 1."""
 Unsafe = Callable[[Any], Any]
 """texts string [batch, n] -> bool [batch, n]."""
+_EMPTY, _UNSAFE = 8, 9  # places behind every text that fails only some of the floors
+_READ_TITLES = 50  # newest titles of a history that a text must not repeat
 _CONTROL_CHARACTERS = r"[\x00-\x09\x0b-\x1f\x7f-\x{9f}]+"  # all except the line break
 
 
@@ -35,25 +39,21 @@ class Written(NamedTuple):
     grounding: Any  # float32 [batch, n], share of the claims that the evidence supports
     safe: Any  # bool [batch, n]
     unsupported: Any  # string [batch, n], the other claims, joined by line breaks; for reports, not served
+    topic: Any  # float32 [batch, n], closeness to the source, or to the reader's titles; not served either
 
     def served(self) -> dict[str, Any]:
         """What a server answers, by name."""
-        return {name: column for name, column in self._asdict().items() if name != "unsupported"}
+        hidden = ("unsupported", "topic")
+        return {name: column for name, column in self._asdict().items() if name not in hidden}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankingWeights:
-    """The value of a text: a weighted sum."""
+class Floors:
+    """What a text must reach before the interest of the reader counts; the settings give the reasons."""
 
-    # Of the log odds of a click, because click probabilities are small: they differ by hundredths when one
-    # text is clicked twice as often as another.
-    interest: float = 1.0
-    # Of the grounded share: a completely invented text comes after a grounded one unless its odds of a click
-    # are 1.6 times better.
-    grounding: float = 0.5
-    log_probability: float = (
-        0.05  # per nat per token; small, so that it only decides between similar interests
-    )
+    likelihood_gap: float = 2.0  # nats per token below the likeliest text that passes everything else
+    topic: float = -1.0  # least closeness, as `topic_floor` measures it; -1: every topic passes
+    grounding: float = 0.75
     # Shared part of the distinct words of two texts (Jaccard index) from which the worse one counts as a
     # repetition: two words changed in a title of eight.
     near_duplicate: float = 0.6
@@ -71,7 +71,7 @@ class WriterOptions(DecodeOptions):
     constraints: Constraints = field(default_factory=lambda: Constraints(min_tokens=4, no_repeat_ngram=3))
     title_tokens: int = 32  # longest title, with its end; other texts may fill the prompt's target room
     required_words: tuple[Tokens, ...] = ()  # every text must contain them
-    weights: RankingWeights = field(default_factory=RankingWeights)
+    floors: Floors = field(default_factory=Floors)
     safety: SafetyList = field(default_factory=SafetyList)
 
 
@@ -81,10 +81,12 @@ def writer_options(
     *,
     samples: int | None = None,
     safety: SafetyList = SafetyList(),  # noqa: B008  (frozen)
+    topic_floor: float = -1.0,
 ) -> WriterOptions:
     """Convert a run's settings, for the vocabulary of its prompts.
 
     `samples` overrides the settings; a beam is widened accordingly. With greedy decoding there is one text.
+    `topic_floor` is measured for the settings' `topic_share`; -1: every topic passes.
     """
     wanted = settings.samples if samples is None else samples
     required = _spelled([f" {word.strip()}" for word in settings.required_words], prompts.tokenizer)
@@ -120,6 +122,11 @@ def writer_options(
         ),
         required_words=required,
         draft_tokens=settings.draft_tokens,
+        floors=Floors(
+            likelihood_gap=settings.likelihood_gap,
+            topic=topic_floor,
+            grounding=settings.least_grounding,
+        ),
         safety=safety,
     )
 
@@ -144,6 +151,31 @@ def _spelled(texts: Sequence[str], tokenizer: BytePair) -> tuple[Tokens, ...]:
 def nothing_unsafe(texts: Any) -> Any:
     """No classifier: string [batch, n] -> bool [batch, n], always False."""
     return tf.zeros(tf.shape(texts), tf.bool)
+
+
+def any_topic(texts: Any) -> Any:
+    """Nothing to compare with: string [batch, n] -> float32 [batch, n], always 1."""
+    return tf.ones(tf.shape(texts))
+
+
+def closeness(texts: Any, source: Any, clicks: Any, mask: Any) -> Any:
+    """How close texts are to their source, or if it has no vector, to the closest of the reader's titles.
+
+    Args:
+        texts: float32 [batch, n, D], vectors that tell the topic; see `NewsEncoder.topic_part`.
+        source: float32 [batch, 1, D]; zeros without a source.
+        clicks: float32 [batch, H, D].
+        mask: bool [batch, H].
+
+    Returns:
+        Cosines, float32 [batch, n]; 1 if there is neither a source nor a title.
+    """
+    texts, source, clicks = (tf.math.l2_normalize(each, axis=-1) for each in (texts, source, clicks))
+    to_source = tf.matmul(texts, source, transpose_b=True)[..., 0]
+    to_clicks = tf.where(mask[:, None, :], tf.matmul(texts, clicks, transpose_b=True), -1.0)
+    to_clicks = tf.reduce_max(tf.concat([to_clicks, -tf.ones_like(to_source)[..., None]], 2), axis=2)
+    without = tf.where(tf.reduce_any(mask, axis=1, keepdims=True), to_clicks, 1.0)
+    return tf.where(tf.reduce_any(source != 0.0, axis=-1), to_source, without)
 
 
 class WritingGraph(tf.Module):
@@ -179,6 +211,7 @@ class WritingGraph(tf.Module):
         user_vector: Any,
         interest: Interest,
         unsafe: Unsafe = nothing_unsafe,
+        topic: Topic = any_topic,
     ) -> Written:
         """Write, score and rank texts.
 
@@ -190,28 +223,44 @@ class WritingGraph(tf.Module):
             user_vector: float32 [batch, user_dimension], vector of the reader with this history_text.
             interest: the click model.
             unsafe: a trained classifier, in addition to the lists of the options.
+            topic: tells which texts are about something else than the source.
 
         Returns:
-            Texts and scores, best first, unsafe last; valid UTF-8 and finite numbers. The grounding is
+            Texts and scores in the order of `rank`; valid UTF-8 and finite numbers. The grounding is
             relative to the source, or to the reader's titles if the source is empty: to whatever the writer
             was given.
         """
+        drawn = self.draw(history_text, source, kind, seed, user_vector, interest, unsafe, topic)
+        return rank(drawn, self.options.floors, self.read_titles(history_text))
+
+    def draw(
+        self,
+        history_text: Any,
+        source: Any,
+        kind: Any,
+        seed: Any,
+        user_vector: Any,
+        interest: Interest,
+        unsafe: Unsafe = nothing_unsafe,
+        topic: Topic = any_topic,
+    ) -> Written:
+        """Write and score texts, in the order in which they were drawn; arguments as in `__call__`."""
         decoded = self.decode(history_text, source, kind, seed, user_vector)
         text = self._text(decoded, kind)
         evidence = readable(tf.where(tf.strings.strip(source) == "", history_text, source))
-        written = Written(
+        return Written(
             text=text,
             interest=interest(text),
             log_probability=decoded.log_probability,
             grounding=self.grounding(text, evidence),
             safe=self.options.safety.is_safe(text) & ~unsafe(text),
             unsupported=self.grounding.unsupported(text, evidence),
+            topic=topic(text),
         )
-        return rank(written, self.options.weights, self.read_titles(history_text))
 
     def read_titles(self, history_text: Any) -> Any:
         """Titles that a text must not repeat: string [batch] -> string [batch, titles], padded with ""."""
-        return self.prompts.newest_titles(history_text).to_tensor("")
+        return tf.strings.split(readable(history_text), "\n")[:, -_READ_TITLES:].to_tensor("")
 
     def decode(self, history_text: Any, source: Any, kind: Any, seed: Any, user_vector: Any) -> Decoded:
         """Write token ids without ranking. Arguments as in `__call__`."""
@@ -250,33 +299,36 @@ class WritingGraph(tf.Module):
         return tf.where(self.prompts.may_break_line(kind)[:, None], text, one_line)
 
 
-def rank(written: Written, weights: RankingWeights, read: Any | None = None) -> Written:
+def rank(written: Written, floors: Floors, read: Any | None = None) -> Written:
     """Sort each row, best first; numbers that were not finite become 0.
 
-    Unsafe texts come last, whatever their value; before them empty texts; before those repetitions: texts
-    that are almost the same as a better one in front, or as a title that the reader has already `read`,
-    string [batch, m]. Within each of these groups, better texts come first.
+    A text passes if it is grounded, on topic, no copy of a title that the reader has already `read`, string
+    [batch, m], fluent beside the likeliest of the others, and no repetition of a text in front of it. Among
+    texts that pass, the reader's interest decides; they come first. Then come texts that fail once, twice
+    and so on, likelier ones first: a click model is never asked about what should not be read. Empty texts
+    and at the very end unsafe ones come last, whatever their values.
     """
-    scores = {name: getattr(written, name) for name in ("interest", "log_probability", "grounding")}
+    scores = {name: getattr(written, name) for name in ("interest", "log_probability", "grounding", "topic")}
     written = written._replace(
         **{name: tf.where(tf.math.is_finite(score), score, 0.0) for name, score in scores.items()}
     )
-    probability = tf.clip_by_value(written.interest, 1e-6, 1.0 - 1e-6)
-    value = (
-        weights.interest * (tf.math.log(probability) - tf.math.log1p(-probability))
-        + weights.grounding * written.grounding
-        + weights.log_probability * written.log_probability
-    )
-    # Safe texts first, so that none of them counts as the repetition of a text that may not be shown.
     said = tf.strings.regex_full_match(written.text, r"(?s).*[\p{L}\p{N}].*")
-    worse_kind = tf.where(written.safe, tf.where(said, 0, 1), 2)
-    written, worse_kind = _sorted(written, worse_kind, tf.argsort(value, 1, "DESCENDING", stable=True))
-    written, worse_kind = _sorted(written, worse_kind, tf.argsort(worse_kind, 1, stable=True))
-    repeated = _repeated(_alike(written.text, written.text, weights.near_duplicate))
+    failed = [written.grounding < floors.grounding, written.topic < floors.topic]
     if read is not None:
-        repeated |= tf.reduce_any(_alike(written.text, read, weights.near_duplicate), axis=2)
-    repeated &= worse_kind == 0
-    place = 2 * worse_kind + tf.cast(repeated, tf.int32)  # 0 good, 1 repeated, 2 empty, 4 unsafe
+        failed.append(tf.reduce_any(_alike(written.text, read, floors.near_duplicate), axis=2))
+    failures = tf.add_n([tf.cast(each, tf.int32) for each in failed])
+    fit = written.safe & said & (failures == 0)
+    likeliest = tf.reduce_max(tf.where(fit, written.log_probability, -math.inf), 1, keepdims=True)
+    failures += tf.cast(written.log_probability < likeliest - floors.likelihood_gap, tf.int32)
+    place = tf.where(written.safe, tf.where(said, failures, _EMPTY), _UNSAFE)
+    written, place = _sorted(
+        written, place, tf.argsort(written.log_probability, 1, "DESCENDING", stable=True)
+    )
+    counted = tf.where(place == 0, written.interest, 0.0)
+    written, place = _sorted(written, place, tf.argsort(counted, 1, "DESCENDING", stable=True))
+    written, place = _sorted(written, place, tf.argsort(place, 1, stable=True))
+    repeated = _repeated(_alike(written.text, written.text, floors.near_duplicate)) & (place < _EMPTY)
+    place += tf.cast(repeated, tf.int32)
     return _sorted(written, place, tf.argsort(place, 1, stable=True))[0]
 
 

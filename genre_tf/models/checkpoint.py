@@ -158,6 +158,22 @@ def load_ranker(run: Path, *, trained: bool = True, shared: NewsEncoder | None =
     return _with_weights(ranker, run, "ranking", trained)
 
 
+CHOOSER, JUDGE = "chooser", "judge"
+"""Click models of the two halves of the readers, and the folders of a run that hold them."""
+
+
+def config_of_half(config: RunConfig, half: str) -> RunConfig:
+    """The settings of the click model of a half: texts alone, no teacher, and a seed of its own."""
+    ranking = dataclasses.replace(config.ranking, teacher="", counters=False)
+    return dataclasses.replace(config, ranking=ranking, seed=config.seed + 1 + (half == JUDGE))
+
+
+def load_half(run: Path, half: str, *, shared: NewsEncoder | None = None) -> Ranker:
+    """The click model of a half of the readers, `CHOOSER` or `JUDGE`; see `load_two_tower`."""
+    config = config_of_half(_settings(run, half, True), half)
+    return _with_weights(ranker_of(load_news_encoder(run, config, shared=shared), config), run, half, True)
+
+
 def check_trained(run: Path, stage: str) -> None:
     """Check that a trained stage, "retrieval" or "ranking", of a run can be read, without reading weights.
 

@@ -31,6 +31,7 @@ _HEADINGS = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
     "distinct2": "distinct-2",
+    "copy_rate": "copied",
     "shown_share": "shown",
     "click_share": "clicked",
     "share_above": "above",
@@ -45,6 +46,10 @@ _SHORT = {"recall@50": "@50", "recall@100": "@100", "recall@300": "@300"}
 _FOUND = ("recall@10", "recall@50", "recall@100", "recall@300", "ndcg@10", "mrr")
 _QUALITIES = ("fresh", "coverage", "diversity", "category_diversity", "novelty")
 _TEXTS = ("perplexity", "rouge1", "rouge2", "rougeL", "distinct2", "grounding")
+_OF_WRITER = (
+    *("judge", "judge_low", "judge_high", "chooser", "served"),
+    *("fluency", "topic", "grounding", "copy_rate", "rouge1", "rouge2", "rougeL", "distinct2"),
+)
 _DIFFERENCE = ("difference", "low", "high")
 _ONLY_ON_THE_PAGE = ("categories", "activity")
 MOST_CATEGORIES = 50
@@ -270,23 +275,14 @@ def _of_readers(personal: Mapping[str, Any]) -> dict[str, MetricTable]:
     interest = personal["interest"]
     rivals = {
         "for another reader": ("for_other_reader", "over_other_reader"),
-        "most interesting samples of both": (
-            "most_interesting_for_other_reader",
-            "most_interesting_over_other_reader",
-        ),
         "first samples of both": ("first_sample_for_other_reader", "first_sample_over_other_reader"),
         "clicked title": ("clicked_title", "over_clicked_title"),
         "random title": ("random_title", "over_random_title"),
     }
     above = ("share_above", "share_above_low", "share_above_high", "share_equal")
-    chosen = {
-        "the served one": {"interest": interest["written"], **personal["best_of_samples_margin"]},
-        "the most interesting one": {
-            "interest": interest["most_interesting"],
-            **personal["most_interesting_margin"],
-        },
-    }
+    margin = personal["best_of_samples_margin"]
     return {
+        "writer": _of_writer(personal),
         "readers": MetricTable(
             title=f"Texts for {personal['readers']} readers, interest {interest['written']:.4f}, compared "
             "with texts from the same sources (a win rate of 0.5 is chance)",
@@ -297,10 +293,38 @@ def _of_readers(personal: Mapping[str, Any]) -> dict[str, MetricTable]:
             title=f"Best of {personal['samples']} samples minus the first (interest "
             f"{interest['first_sample']:.4f}), 95% interval",
             columns=("interest", "mean", "low", "high"),
-            rows=chosen,
+            rows={"the served one": {"interest": interest["written"], **margin}},
             digits=4,
         ),
     }
+
+
+def _of_writer(personal: Mapping[str, Any]) -> MetricTable:
+    """Everything about the writer's texts side by side: none of it means much alone."""
+    names = {
+        "first_sample": "first sample",
+        "chosen": f"chosen of {personal['samples']} by the chooser",
+        "written": f"served, of {personal['samples']}",
+        "real_title": "real title",
+    }
+    rows, ends = {}, {}
+    for kind, name in names.items():
+        if kind in personal["texts"]:
+            found = personal["win_rates"].get(kind, {})
+            rates = {of: each.get("win_rate") for of, each in found.items()}
+            judged = found.get("judge", {})
+            rates |= {"judge_low": judged.get("low"), "judge_high": judged.get("high")}
+            rows[name] = {**personal["texts"][kind], **rates}
+            ends[name] = {of: (each.get("low"), each.get("high")) for of, each in found.items()}
+    return MetricTable(
+        title=f"Texts for {personal['readers']} readers: how often each interests its reader more than one "
+        "for another reader from the same source, by click models of two halves of the readers (the chooser "
+        "may choose, the judge has chosen nothing) and by the served one; and their quality",
+        columns=_OF_WRITER,
+        rows=rows,
+        ends=ends,
+        names={"judge_low": "low", "judge_high": "high", "served": "served model"},
+    )
 
 
 def _of_groups(report: Mapping[str, Any]) -> dict[str, MetricTable]:

@@ -17,6 +17,7 @@ from genre_tf.data.learning_texts import TextExample, learning_split
 from genre_tf.errors import InputError
 from genre_tf.evaluation.personalisation import ServedWriter, as_markdown, readers_of_articles, written_for
 from genre_tf.evaluation.scoring import TwoTowerScorer
+from genre_tf.evaluation.text_measures import topic_floor
 from genre_tf.generation.writer import writer_options
 from genre_tf.losses.tokens import all_token_losses, contrast_loss, mean_token_loss, token_losses
 from genre_tf.models.article_features import as_float16
@@ -287,12 +288,15 @@ def headlines(
     readers = readers_of_articles(data.table, data.validation, ids, settings.shown_readers, _LEAST_WORDS)
     if not readers or not StageFiles(data.run, "ranking", "").trained.is_file():
         return None
+    ranker = load_ranker(data.run)
+    share = settings.writing.topic_share
+    floor = topic_floor(ranker.news, data.table.titles, data.table.abstracts, share)
     writer = ServedWriter(
         parts,
         load_two_tower(data.run),
-        load_ranker(data.run),
+        ranker,
         [reader.titles for reader in readers],
-        writer_options(settings.writing, parts.prompts),
+        writer_options(settings.writing, parts.prompts, topic_floor=floor),
     )
 
     def written() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Texts written for readers, beside those for others, and how they are shown."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from genre_tf.evaluation.personalisation import (
     ReaderOfArticle,
     as_markdown,
     compared,
-    most_interesting,
     personal_metrics,
     readers_of_articles,
     shown_samples,
@@ -37,10 +37,22 @@ class Scripted:
         ]
         ones = np.ones((len(text), 2), np.float32)
         safe = np.tile([[True, False]], (len(text), 1))
-        columns = [np.array(text).astype("S"), ones, -ones, ones, safe, np.full((len(text), 2), b"Rome")]
+        columns = [
+            np.array(text).astype("S"),
+            ones,
+            -ones,
+            ones,
+            safe,
+            np.full((len(text), 2), b"Rome"),
+            ones,
+        ]
         return Written(*columns), Written(*(column[:, ::-1] for column in columns))
 
-    def interest(self, readers: Sequence[Sequence[str]], texts: Sequence[Sequence[str]]) -> np.ndarray:
+    def chosen_by(self, model: Any, readers: Sequence[Sequence[str]], drawn: Written) -> Written:
+        """In the served order."""
+        return Written(*(column[:, ::-1] for column in drawn))
+
+    def click_model(self, readers: Sequence[Sequence[str]], texts: Sequence[Sequence[str]]) -> np.ndarray:
         return np.array(
             [
                 [
@@ -72,9 +84,6 @@ def test_each_text_stands_beside_one_for_another_reader_of_the_same_source() -> 
         "high": 1.0,
     }
     assert metrics["best_of_samples_margin"]["mean"] == pytest.approx(0.2)
-    # The second sample may not be shown, so the first one is the most interesting of the others.
-    assert metrics["most_interesting_margin"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
-    assert metrics["most_interesting_over_other_reader"]["share_above"] == 1.0
     assert (metrics["unsafe_rate"], metrics["unsafe_first"]) == (0.5, 1.0)
     for reader, sample in zip(READERS, samples, strict=True):
         assert sample["written"][0]["text"] == f"{reader.titles[0]}: {reader.source} now"
@@ -93,12 +102,31 @@ def test_people_read_the_comparisons_in_a_table() -> None:
     ]  # fmt: skip
 
 
-def test_the_click_model_alone_chooses_the_most_interesting_of_what_may_be_shown() -> None:
-    text = np.array([[b"a", b"b", b"c"], [b"", b"e", b"f"], [b"g", b"h", b""]])
-    interest = np.array([[0.1, 0.3, 0.2], [0.3, 0.1, 0.2], [0.1, 0.3, 0.2]], np.float32)
-    safe = np.array([[True, False, True], [True, True, True], [False, False, False]])
-    chosen = most_interesting(Written(text, interest, interest, interest, safe, text))
-    assert chosen == ["c", "f", "g"]  # where nothing may be shown, what is served stands for it
+def test_a_judge_that_chose_nothing_compares_the_texts_and_all_is_told_in_one_table() -> None:
+    def judge(readers: Sequence[Sequence[str]], texts: Sequence[Sequence[str]]) -> np.ndarray:
+        rows = zip(readers, texts, strict=True)
+        return np.array([[float(titles[0] in text) for text in row] for titles, row in rows])
+
+    models: Any = {"chooser": Scripted().click_model, "judge": judge}
+    told = {"fluency": -3.0, "grounding": 0.9}
+    writer: Any = Scripted()
+    metrics, _ = personal_metrics(
+        writer, READERS, ["x"], **models, measure=lambda texts, sources: {**told, "count": len(texts)}
+    )
+    rates = metrics["win_rates"]
+    assert set(rates) == {"first_sample", "chosen", "written"}
+    assert all(set(found) == {"served", "chooser", "judge"} for found in rates.values())
+    assert rates["chosen"]["chooser"]["win_rate"] == rates["chosen"]["judge"]["win_rate"] == 1.0
+    assert metrics["texts"]["chosen"]["count"] == metrics["texts"]["real_title"]["count"] == 6
+    assert metrics["texts"]["real_title"]["rouge1"] == 1.0 > metrics["texts"]["chosen"]["rouge1"]
+    nothing = {"split": "dev", "impressions": 0, "slices": {}, "models": {}, "baselines": {}, "before": {}}
+    generation = {"headlines": 0, "clicked_titles": 0, "personal": metrics}
+    table = report_tables({**nothing, "generation": generation})["writer"]
+    lines = dict(table.lines())
+    assert list(lines) == ["first sample", "chosen of 2 by the chooser", "served, of 2", "real title"]
+    assert [text for text, _ in lines["first sample"][:6]] == ["1.000"] * 5 + ["-3.000"]
+    assert [text for text, _ in lines["real title"][:6]] == [""] * 5 + ["-3.000"]
+    assert lines["first sample"][0][1] == "1.000 to 1.000"
 
 
 def test_equal_texts_are_half_a_win() -> None:

@@ -7,7 +7,7 @@ import tensorflow as tf
 from genre_tf.backbones.language_models import END_OF_TEXT, load_language_model
 from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.errors import InputError
-from genre_tf.evaluation.text_measures import Fluency, topic
+from genre_tf.evaluation.text_measures import Fluency, topic, topic_floor
 from genre_tf.models.news_encoder import NewsEncoder
 
 
@@ -40,3 +40,13 @@ def test_the_topic_is_the_cosine_of_the_text_vectors() -> None:
     assert other[0] == pytest.approx(float(whole[0] @ whole[1]), abs=1e-5)
     with pytest.raises(ValueError, match="one for each"):
         topic(encoder, texts, texts[:1])
+
+
+def test_a_share_of_real_titles_is_farther_from_their_sources_than_the_floor() -> None:
+    encoder = NewsEncoder.from_preset("tiny")
+    titles = [f"News about {at} things" for at in range(30)]
+    sources = [f"It happened {at} times in the town." for at in range(30)]
+    floor = topic_floor(encoder, titles, sources, 0.1)
+    assert np.mean(topic(encoder, titles, sources) < floor) == pytest.approx(0.1, abs=0.01)
+    assert topic_floor(encoder, titles, sources, 0.0) == -1
+    assert topic_floor(encoder, titles, [*sources[:19], *[" "] * 11], 0.1) == -1

@@ -175,7 +175,7 @@ def test_evaluation_writes_as_the_server_does(ask, parts, models, classifier):
     np.testing.assert_array_equal(served.safe, answer["safe"])
     np.testing.assert_allclose(served.interest, answer["interest"], atol=1e-5)
     texts = [[text.decode() for text in row] for row in served.text]
-    np.testing.assert_allclose(writer.interest(readers, texts), served.interest, atol=1e-5)
+    np.testing.assert_allclose(writer.click_model(readers, texts), served.interest, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -5,17 +5,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from genre_tf.generation.writer import RankingWeights, Written, rank
+from genre_tf.generation.writer import Floors, Written, closeness, rank
 
 
 def ranked(texts: list[str], interest: list[float], read: Any = None, **other: Any) -> Written:
     count = len(texts)
     usual = {"log_probability": [-1.0], "grounding": [1.0], "safe": [True], "unsupported": [""]}
+    usual |= {"topic": [1.0]}
     columns = {name: value * count for name, value in usual.items()} | other
     written = Written(
         tf.constant([texts]), tf.constant([interest]), **{k: tf.constant([v]) for k, v in columns.items()}
     )
-    return rank(written, RankingWeights(), read)
+    return rank(written, Floors(topic=0.2), read)
 
 
 def order(written: Written) -> list[str]:
@@ -26,9 +27,55 @@ def test_interest_decides_among_equals() -> None:
     assert order(ranked(["a", "b", "c"], [0.1, 0.9, 0.5])) == ["b", "c", "a"]
 
 
-def test_grounding_and_log_probability_count_too() -> None:
-    assert order(ranked(["a", "b"], [0.6, 0.5], grounding=[0.0, 1.0])) == ["b", "a"]
-    assert order(ranked(["a", "b"], [0.5, 0.5], log_probability=[-4.0, -2.0])) == ["b", "a"]
+def test_the_likelier_of_equally_interesting_texts_stands_in_front() -> None:
+    assert order(ranked(["a", "b"], [0.5, 0.5], log_probability=[-4.0, -2.5])) == ["b", "a"]
+
+
+def test_no_interest_lifts_a_text_that_is_ungrounded_or_about_something_else_or_no_language() -> None:
+    assert order(ranked(["a", "b"], [0.9, 0.1], grounding=[0.5, 1.0])) == ["b", "a"]
+    assert order(ranked(["a", "b"], [0.9, 0.1], topic=[0.1, 0.3])) == ["b", "a"]
+    assert order(ranked(["a", "b"], [0.9, 0.1], log_probability=[-4.0, -1.5])) == ["b", "a"]
+    # Of texts that all fail, the one with fewer failures, then the likelier one.
+    failing = {"grounding": [0.0, 0.0, 0.5], "topic": [0.0, 0.5, 0.5], "log_probability": [-1.0, -3.0, -2.0]}
+    assert order(ranked(["a", "b", "c"], [0.9, 0.5, 0.1], **failing)) == ["c", "b", "a"]
+
+
+def test_a_line_copied_from_the_history_stands_behind_texts_on_the_topic() -> None:
+    """Found with an adapted SmolLM2: the click model likes what the reader has clicked."""
+    read = "Patriots sign Antonio Brown to a one-year deal"
+    texts = [f"{read} today", "School board delays vote on new budget", "Budget vote of school board delayed"]
+    measured = {
+        "grounding": [0.0, 1.0, 1.0],
+        "topic": [0.05, 0.7, 0.6],
+        "log_probability": [-0.2, -1.5, -1.9],
+    }
+    assert order(ranked(texts, [0.51, 0.015, 0.014], tf.constant([[read]]), **measured))[-1] == texts[0]
+    # Also from interest alone, where the reader's titles are the evidence: the copy agrees with them best.
+    measured |= {"grounding": [1.0] * 3, "topic": [1.0, 0.4, 0.3]}
+    assert order(ranked(texts, [0.51, 0.015, 0.014], tf.constant([[read]]), **measured))[-1] == texts[0]
+
+
+def test_the_likelihood_of_a_copy_does_not_make_honest_texts_look_like_noise() -> None:
+    measured = {"grounding": [0.0, 1.0, 1.0], "log_probability": [-0.1, -2.5, -3.0]}
+    assert order(ranked(["copy", "b", "c"], [0.5, 0.1, 0.2], **measured)) == ["c", "b", "copy"]
+
+
+def test_noise_stands_behind_a_real_title_however_interesting() -> None:
+    """Found with a small writer: the click model preferred its noise to real titles in two of three pairs."""
+    texts = ["of the the new s to in with year", "Storm closes schools across the county"]
+    measured = {"topic": [0.04, 0.6], "log_probability": [-6.0, -3.0]}
+    assert order(ranked(texts, [0.4, 0.02], **measured)) == texts[::-1]
+    assert order(ranked(texts, [0.4, 0.02], log_probability=[-6.0, -3.0])) == texts[::-1]
+
+
+def test_texts_are_close_to_their_source_or_else_to_a_title_of_the_reader() -> None:
+    texts = tf.constant([[[2.0, 0.0], [0.0, 3.0]]])
+    clicks, mask = tf.constant([[[0.0, 1.0], [9.0, 0.0]]]), tf.constant([[True, False]])
+    source, nothing = tf.constant([[[1.0, 0.0]]]), tf.zeros([1, 1, 2])
+    np.testing.assert_allclose(closeness(texts, source, clicks, mask), [[1, 0]], atol=1e-6)
+    np.testing.assert_allclose(closeness(texts, nothing, clicks, mask), [[0, 1]], atol=1e-6)
+    np.testing.assert_allclose(closeness(texts, nothing, clicks, mask & False), [[1, 1]])
+    np.testing.assert_allclose(closeness(texts, nothing, clicks[:, :0], mask[:, :0]), [[1, 1]])
 
 
 def test_unsafe_is_last_behind_empty_behind_repeated() -> None:
@@ -49,7 +96,8 @@ def test_texts_of_almost_the_same_words_go_behind_others() -> None:
     result = ranked(texts, [0.5, 0.6, 0.1, 0.9, 0.9], safe=[True] * 4 + [False])
     assert order(result) == [texts[1], texts[2], title, "", "Bad"]
     kept = tf.constant([texts[:3]]), tf.constant([[0.5, 0.6, 0.1]]), -tf.ones([1, 3]), tf.ones([1, 3])
-    strict = rank(Written(*kept, tf.ones([1, 3], tf.bool), kept[0]), RankingWeights(near_duplicate=0.9))
+    written = Written(*kept, tf.ones([1, 3], tf.bool), kept[0], tf.ones([1, 3]))
+    strict = rank(written, Floors(near_duplicate=0.9))
     assert order(strict) == [texts[1], title, texts[2]]
 
 
@@ -100,5 +148,6 @@ def test_rows_are_sorted_apart() -> None:
         tf.ones([2, 2]),
         tf.ones([2, 2], tf.bool),
         tf.fill([2, 2], ""),
+        tf.ones([2, 2]),
     )
-    assert rank(written, RankingWeights()).text.numpy().tolist() == [[b"b", b"a"], [b"c", b"d"]]
+    assert rank(written, Floors()).text.numpy().tolist() == [[b"b", b"a"], [b"c", b"d"]]
