@@ -204,7 +204,7 @@ def additions_to(block: Block, method: str, size: int, products: Sequence[str]) 
     if method == "adapters":
         hidden = block.kernel("project").shape[1]
         return {part: Adapter(hidden, size, f"{part}_adapter") for part in ("project", "contract")}
-    kind = {"lora": LowRank, "adalora": AdaptiveLowRank}[method]
+    kind: Any = {"lora": LowRank, "adalora": AdaptiveLowRank}[method]
     return {name: kind(*block.kernel(name).shape, size, name) for name in products}
 
 
