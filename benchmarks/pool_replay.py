@@ -107,7 +107,7 @@ def _export_the_day(
         if one.news_id in named
     )
     (folder / "news.tsv").write_text("".join(lines), encoding="utf-8")
-    export_run(run, models, [folder.parent], ExportOptions(batch_sizes=(1,)), _say)
+    export_run(run, models, [folder.parent], ExportOptions(batch_sizes=(1,), allow_poor_writer=True), _say)
     shown = {news_id for one in log for news_id in one.candidates}
     refresh(models, Changes(withdraw=frozenset(named - shown)), _say, batch_sizes=(1,))
     write_configuration(models, ["genre_recommender"], 32)

@@ -17,6 +17,7 @@ from genre_tf.data.counters import Counters
 from genre_tf.data.prepared import load_manifest
 from genre_tf.errors import InputError
 from genre_tf.evaluation.whole_pool import learned_limit
+from genre_tf.evaluation.writer_gate import checked_writer, require_quality
 from genre_tf.export.contract_file import files_fingerprint
 from genre_tf.export.generator import generator_servable
 from genre_tf.export.pool import Pool, build_catalogue, read_pool
@@ -37,7 +38,7 @@ STAGES = ("retrieval", "ranking", "generation")
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Settings of an export; the last three are only for runs."""
+    """Settings of an export; the last four are only for runs."""
 
     k: int = 10  # number of recommended articles
     retrieve: int = 300  # number of articles passed to the ranker; some hundreds take it 1 or 2 milliseconds
@@ -47,6 +48,7 @@ class ExportOptions:
     learn_age_limit: bool = True  # from the newest clicks of the run's log, instead of `rules.max_age_hours`
     max_bad_rows: int = 0
     safety_list: Path | None = None  # file of words and patterns that replace the default list
+    allow_poor_writer: bool = False  # do not measure whether the writer is good enough
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.retrieve < self.k:
@@ -148,6 +150,12 @@ def export_run(
     writer = writer_of(run, config, pool.table, report)
     if writer is None:
         report("only the recommender is exported")
+    elif not options.allow_poor_writer:
+        checked = checked_writer(run, config, writer, lambda: two_tower.news, report)
+        if checked is not None:
+            for line in checked.lines():
+                report(line)
+            require_quality(run, checked)
     source = _Source(
         two_tower,
         ranker,

@@ -200,11 +200,12 @@ class RankingConfig(Section, section="ranking"):
 class TaskSharesConfig(Section, section="generation.tasks"):
     """Share of each task in what the writer learns; relative to each other, 0 leaves a task out."""
 
-    title: float = within(0.3, 0)  # a title from an abstract, with or without a reader: requested most
-    interest: float = within(0.2, 0)  # a title from the reader alone: histories hold most of all clicks
+    # A title from an abstract, with or without a reader: requested most, and judged by every measure
+    title: float = within(0.5, 0)
+    interest: float = within(0.1, 0)  # a title from the reader alone: histories hold most of all clicks
     # A title from nothing: short rows, the cheapest way to learn how news is worded
-    plain: float = within(0.25, 0)
-    summary: float = within(0.1, 0)  # an abstract from title and category
+    plain: float = within(0.1, 0)
+    summary: float = within(0.15, 0)  # an abstract from title and category
     body: float = within(0.1, 0)  # title and abstract: long, and half of it is the summary's task again
     answer: float = within(0.05, 0)  # few titles are questions; a larger share would only repeat them
 
@@ -278,6 +279,18 @@ class WritingConfig(Section, section="generation.writing"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GateConfig(Section, section="generation.gate"):
+    """What headlines must reach, beside real titles, for their writer to be exported."""
+
+    # Nats per token that written headlines may be less likely than real titles, under a pretrained model
+    fluency_gap: float = within(1.0, 0)
+    # How far the supported share of names, numbers and quotes may be below that of real titles
+    grounding_gap: float = within(0.15, 0, 1)
+    # Closeness to their articles: 0 is that of titles of other articles, 1 that of the real titles
+    topic_share: float = within(0.5, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationConfig(Section, section="generation"):
     """The writer."""
 
@@ -315,6 +328,7 @@ class GenerationConfig(Section, section="generation"):
     # Held-out readers whose titles TensorBoard shows at each validation; 0: none
     shown_readers: int = within(4, 0, 100)
     writing: WritingConfig = WritingConfig()  # after training
+    gate: GateConfig = GateConfig()  # of an export
     # For a pretrained backbone, which must not forget: larger batches, a lower rate; for `all` a tenth of it.
     adaptation: OptimizerConfig = OptimizerConfig(learning_rate=5e-4, batch_size=32, epochs=2)
     # From scratch, many small updates beat few large ones (measured). A small corpus is known by heart after

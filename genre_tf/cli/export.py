@@ -84,6 +84,14 @@ def export(
     index: Index = "exact",
     probes: Annotated[int, typer.Option(help="Blocks of 128 articles searched in a partitioned index.")] = 64,
     safety_list: SafetyListFile = None,
+    allow_poor_writer: Annotated[
+        bool,
+        typer.Option(
+            "--allow-poor-writer",
+            help="Export the writer without measuring its headlines. Otherwise it is refused if they are "
+            "less fluent, grounded or on the topic than [generation.gate] of the run's config.toml asks for.",
+        ),
+    ] = False,
     max_bad_rows: MaxBadRows = 0,
     json: Json = False,
 ) -> None:
@@ -118,6 +126,7 @@ def export(
         batch_sizes=sizes,
         max_bad_rows=max_bad_rows,
         safety_list=safety_list,
+        allow_poor_writer=allow_poor_writer,
         partitioned=None if index == "exact" else PartitionedOptions(probes=probes),
     )
     if (models / CONFIG_NAME).is_file():

@@ -120,6 +120,8 @@ def train(
         say(f"{distribution.replicas} replicas share each batch")
     told = Observers(**observers)
     found = train_stages(stages, data, run, settings, say, distribution, again, told, estimate=True)
+    if "generation" in found and not distribution.worker:
+        _say_quality(run)
     if json:
         print_json({name: dataclasses.asdict(result) for name, result in found.items()})
         return
@@ -130,6 +132,19 @@ def train(
     for line in comparison(found):
         results.print(line)
     results.print(f"{run}: next: genre evaluate {run} --data {data}")
+
+
+def _say_quality(run: Path) -> None:
+    """Report the quality of the run's writer, which an export would refuse below the floor."""
+    from genre_tf.evaluation.writer_gate import checked_writer
+    from genre_tf.models.checkpoint import load_generator, load_two_tower
+
+    settings = read_config(run / "config.toml")
+    checked = checked_writer(run, settings, load_generator(run), lambda: load_two_tower(run).news, say)
+    for line in checked.lines() if checked else ():
+        say(line)
+    if checked and checked.failed:
+        say("genre export refuses this writer, unless --allow-poor-writer is given")
 
 
 def steps_by_stage(texts: Sequence[str], stages: Sequence[str]) -> dict[str, int]:

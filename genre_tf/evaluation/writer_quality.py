@@ -83,12 +83,13 @@ def generation_metrics(
 
     Returns:
         "perplexity" and "bits_per_character" of clicked titles, given reader and abstract; the perplexity
-        also without the abstract and without the reader; ROUGE, distinct-n, grounding, "copy_rate" and
+        also without the abstract, with the reader's newest titles instead of the nearest to the abstract, and
+        without the reader; ROUGE, distinct-n, grounding, "copy_rate" and
         "unsafe_rate" of the likeliest headlines written from abstracts without a reader; the number of each;
         and the baselines that copy the beginning of the abstract. None if the split has no such article.
     """
     log = measured.log
-    table, newest = log.table, parts.prompts.sizes.history_titles
+    table = log.table
     new = [
         (example, row)
         for example in measured.examples
@@ -98,9 +99,7 @@ def generation_metrics(
     new = evenly(new, MAX_CLICKS)
     readers = towers.user_vectors([example for example, _ in new])
     clicks = [
-        ClickedTitle(
-            history_text(table, example.history[-newest:]), table.abstracts[row], table.titles[row], reader
-        )
+        ClickedTitle(history_text(table, example.history), table.abstracts[row], table.titles[row], reader)
         for (example, row), reader in zip(new, readers, strict=True)
     ]
     articles = headline_articles(log.split.articles.values(), learned)
@@ -140,8 +139,12 @@ def headline_articles(articles: Collection[Article], learned: Collection[str]) -
 def likelihood_metrics(parts: Writer, clicks: Sequence[ClickedTitle]) -> dict[str, float | None]:
     """Perplexity of clicked titles: with all context, and without parts of it."""
     title_loss = title_losses(parts)
+    most = parts.prompts.sizes.history_titles
     contexts = {
         "perplexity": clicks,
+        "perplexity_newest_titles": [
+            replace(row, history="\n".join(row.history.split("\n")[-most:])) for row in clicks
+        ],
         "perplexity_without_source": [replace(row, source="") for row in clicks],
         "perplexity_without_reader": [
             replace(row, history="", user_vector=np.zeros_like(row.user_vector)) for row in clicks
@@ -196,7 +199,12 @@ def likeliest_titles(
     # Samples differ each time; a beam finds likelier titles than a greedy choice, which is kept.
     strategy: Literal["greedy", "beam"] = "greedy" if writing.strategy == "greedy" else "beam"
     one = replace(writing, strategy=strategy, samples=1, beam_groups=1, draft_tokens=0)
-    options = writer_options(one, parts.prompts)
+    return written_titles(parts, sources, one)
+
+
+def written_titles(parts: Writer, sources: Sequence[str], writing: WritingConfig) -> Headlines:
+    """The best title of each source by these settings, written for no particular reader."""
+    options = writer_options(writing, parts.prompts)
     writer = WritingGraph(parts, options)
     dimension = parts.reader_prefix.user_dimension
 

@@ -5,6 +5,7 @@ template with a plain instruction, and the titles and the source as data.
 """
 
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,10 @@ def chat_form(frame: Mapping[str, str]) -> PromptForm:
 def chat_frame(folder: Path | None) -> dict[str, str] | None:
     """What a checkpoint's chat template puts around a user's message and the answer.
 
+    The message is a later one of a conversation: without the system message that some templates begin with by
+    themselves, which says nothing about news (SmolLM2's takes 21 tokens, and the perplexity of titles is 58
+    with it and 54 without).
+
     Returns:
         "before" the message, "between" it and the answer, and the "end", all that is behind the answer; None
         if there is no template, or it cannot be used in this way.
@@ -82,13 +87,18 @@ def chat_frame(folder: Path | None) -> dict[str, str] | None:
         return None
     # A template comes with a checkpoint from anywhere: it must not run any code.
     sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    roles = {"user": _USER, "assistant": _ASSISTANT}
-    messages = [{"role": role, "content": content} for role, content in roles.items()]
+    turn = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ASSISTANT}]
     ends = {name: settings.get(name) or "" for name in ("bos_token", "eos_token")}
     try:
-        text = sandbox.from_string(template).render(messages=messages, add_generation_prompt=False, **ends)
+        text = sandbox.from_string(template).render(messages=turn * 2, add_generation_prompt=False, **ends)
     except (TemplateError, TypeError, ValueError):
         return None
-    before, user, rest = text.partition(_USER)
-    between, assistant, end = rest.partition(_ASSISTANT)
-    return {"before": before, "between": between, "end": end.strip()} if user and assistant else None
+    parts = re.split(f"[{_USER}{_ASSISTANT}]", text)
+    if len(parts) != 5 or not parts[4].strip():
+        return None
+    first, between, before, _, end = parts
+    before = before.removeprefix(end)  # what ends the answer of the turn before
+    bos = ends["bos_token"]
+    if bos and first.startswith(bos) and not before.startswith(bos):
+        before = bos + before
+    return {"before": before, "between": between, "end": end.strip()}

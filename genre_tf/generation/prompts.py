@@ -15,16 +15,20 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from genre_tf.generation.prompt_form import KINDS, PromptForm, chat_form, control_form
+from genre_tf.generation.relevance import Relevance, best_first, sentences_of
 from genre_tf.layers.attention import Prefix
 
 UNSEEN = -4.0
 """Initial bias of a prefix for a pretrained model: about a fiftieth of a word's attention goes to it."""
 HIDDEN = -30.0
 """Initial bias of a prefix that nothing attends to, for a model that is not trained."""
+_MOST_TITLES = 100  # the newest; of these the best are chosen
+_READ_CHARACTERS = 20_000  # of a source: a long article has 10,000
 _NOBODY = 16  # width of the learned vector where readers have none
 _KEY_SPREAD = 0.05  # keys then have about the size of those of a new GPT-2
 
@@ -33,10 +37,10 @@ _KEY_SPREAD = 0.05  # keys then have about the size of those of a new GPT-2
 class PromptSizes:
     """Maximum length of each part, in tokens."""
 
-    history_titles: int = 6  # number of titles, the newest
+    history_titles: int = 6  # number of titles: those nearest to the source, without one the newest
     title_tokens: int = 24  # of one title in the history
     history_tokens: int = 80  # of all titles, with a line break after each; only complete titles
-    source_tokens: int = 96  # the source is cut at its end
+    source_tokens: int = 96  # a longer source is cut to the sentences that matter most
     target_tokens: int = 64  # of the text to write, including its end token
 
     def __post_init__(self) -> None:
@@ -82,6 +86,7 @@ class Prompts(tf.Module):
         sizes: longest length of each part; None: divided from `max_tokens`.
         chat: the frame of a checkpoint's chat template, see `chat_frame`; None: control tokens.
         max_tokens: longest prompt including its text, if there are no sizes.
+        word_weights: how much words say, see `genre_tf.generation.relevance.word_weights`.
 
     Raises:
         ValueError: `max_tokens` leave no room for a prompt.
@@ -94,9 +99,11 @@ class Prompts(tf.Module):
         sizes: PromptSizes | None = None,
         chat: Mapping[str, str] | None = None,
         max_tokens: int = 256,
+        word_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.tokenizer = tokenizer
+        self.relevance = Relevance(word_weights)
         form = chat_form(chat) if chat else control_form()
         self.end_id: int = tokenizer.token_id(form.end)
         self._chat = tuple(sorted((chat or {}).items()))
@@ -175,29 +182,52 @@ class Prompts(tf.Module):
             "has_reader": has_reader,
         }
 
-    def newest_titles(self, history_text: Any) -> Any:
-        """The titles that may enter the prompt: string [batch] -> ragged string [batch, titles]."""
-        titles = tf.strings.split(readable(history_text), "\n")  # ragged [batch, titles]
-        titles = tf.ragged.map_flat_values(tf.strings.strip, titles)
-        titles = tf.ragged.boolean_mask(titles, tf.strings.length(titles) > 0)
-        return titles[:, -self.sizes.history_titles :]
+    def _titles(self, history_text: Any, source: Any) -> tuple[Any, Any, Any]:
+        """All titles, string [batch, n]; the places of the best, int32 [batch, titles], and which exist.
 
-    def _history(self, text: Any) -> tuple[Any, Any]:
-        """Newest titles as ragged int32 [batch, tokens], and whether there are any."""
-        titles = self.newest_titles(text)
-        tokens = self.tokenizer.encode(titles.flat_values)[:, : self.sizes.title_tokens]
+        The best share most with the source; of equal ones, as without a source, the newest come first.
+        """
+        rows = tf.strings.split(readable(history_text), "\n")  # ragged [batch, titles]
+        rows = tf.ragged.map_flat_values(tf.strings.strip, rows)
+        rows = tf.ragged.boolean_mask(rows, tf.strings.length(rows) > 0)[:, -_MOST_TITLES:]
+        lengths = _lengths(rows)[:, None]
+        titles = rows.to_tensor("")  # [batch, n]
+        place = tf.range(tf.shape(titles)[1])[None]
+        real = place < lengths
+        newest_first = tf.where(real, lengths - 1 - place, place)
+        scores = tf.gather(self.relevance(titles, readable(source)), newest_first, batch_dims=1)
+        order = tf.gather(newest_first, best_first(tf.where(real, scores, -1.0)), batch_dims=1)
+        most = self.sizes.history_titles
+        return titles, order[:, :most], real[:, :most]
+
+    def _history(self, history_text: Any, source: Any) -> tuple[Any, Any]:
+        """Titles in the order of reading as ragged int32 [batch, tokens], and whether there are any."""
+        titles, order, real = self._titles(history_text, source)
+        best = tf.reshape(tf.gather(titles, order, batch_dims=1), [-1])
+        tokens = self.tokenizer.encode(best)[:, : self.sizes.title_tokens]
         newline = self.tokenizer.encode(tf.constant(["\n"])).flat_values  # [1]
         tokens = tf.concat([tokens, tf.repeat(newline[None], tokens.nrows(), axis=0)], axis=1)
-        lengths = titles.with_flat_values(_lengths(tokens)).to_tensor()  # [batch, titles]
-        fits = tf.cumsum(lengths, axis=1, reverse=True) <= self.sizes.history_tokens  # with all newer ones
-        real = tf.sequence_mask(titles.row_lengths(), tf.shape(lengths)[1])
-        fits = tf.boolean_mask(fits, real)  # [all titles]
-        title_of_token = tokens.value_rowids()
-        kept = tf.gather(fits, title_of_token)
-        rows = tf.boolean_mask(tf.gather(titles.value_rowids(), title_of_token), kept)
-        ids = tf.boolean_mask(tokens.flat_values, kept)
-        ragged: Any = tf.RaggedTensor
-        return ragged.from_value_rowids(ids, rows, titles.nrows()), titles.row_lengths() > 0
+        found = _packed(tokens, order, real, self.sizes.history_tokens, whole=True)
+        return found, tf.reduce_any(real, axis=1)
+
+    def _source(self, history_text: Any, source: Any, kind: Any) -> Any:
+        """The source as ragged int32 [batch, tokens]; of a long one the sentences that matter most.
+
+        The first sentence always stays; the others are chosen by what they share with the question, which is
+        the first line of an answer's source, or else with the reader's titles; of equal ones the first.
+        """
+        source = tf.strings.strip(tf.strings.substr(readable(source), 0, _READ_CHARACTERS, unit="UTF8_CHAR"))
+        rows = sentences_of(source)
+        sentences = rows.to_tensor("")  # [batch, n]
+        question = tf.strings.regex_replace(source, r"(?s)\n.*", "")
+        asked = self.kind_index(kind) == KINDS.index("answer")
+        scores = self.relevance(sentences, tf.where(asked, question, readable(history_text)))
+        place = tf.range(tf.shape(sentences)[1])[None]
+        real = place < _lengths(rows)[:, None]
+        order = best_first(tf.where(place == 0, np.inf, tf.where(real, scores, -1.0)))
+        tokens = self.tokenizer.encode(tf.reshape(tf.gather(sentences, order, batch_dims=1), [-1]))
+        in_order = tf.gather(tf.broadcast_to(real, tf.shape(order)), order, batch_dims=1)
+        return _packed(tokens, order, in_order, self.sizes.source_tokens, whole=False)
 
     def kind_index(self, kind: Any) -> Any:
         """Position of each kind in KINDS: string [batch] -> int64 [batch]; 0 (title) for any other value."""
@@ -220,10 +250,8 @@ class Prompts(tf.Module):
 
         They are a piece of the form, the history, another piece, the source, and the last piece.
         """
-        history, has_reader = self._history(history_text)
-        # No token of a vocabulary has more than a few dozen letters, so reading further is useless.
-        beginning = tf.strings.substr(readable(source), 0, 24 * self.sizes.source_tokens, unit="UTF8_CHAR")
-        source_ids = self.tokenizer.encode(tf.strings.strip(beginning))[:, : self.sizes.source_tokens]
+        history, has_reader = self._history(history_text, source)
+        source_ids = self._source(history_text, source, kind)
         has_source = source_ids.row_lengths() > 0
         which = 4 * self.kind_index(kind)
         which += 2 * tf.cast(has_reader, which.dtype) + tf.cast(has_source, which.dtype)
@@ -248,6 +276,33 @@ def _spelled(form: PromptForm, tokenizer: Any) -> tuple[tuple[tuple[int, ...], .
 
     known = {piece: ids(piece) for pieces in form.pieces for piece in pieces}
     return tuple(tuple(known[piece] for piece in pieces) for pieces in form.pieces)
+
+
+def _packed(tokens: Any, order: Any, real: Any, most: int, *, whole: bool) -> Any:
+    """Texts side by side, in the order of reading, as many of the best as fit: ragged int32 [batch, tokens].
+
+    Args:
+        tokens: ragged int32 [batch * n, tokens], of the n best texts of each row, best first.
+        order: int32 [batch, n], their places in the order of reading.
+        real: bool [batch, n], False for padding.
+        most: number of tokens that fit.
+        whole: whether a text that does not fit is left out, with all that follow, instead of cut.
+    """
+    batch, count = tf.unstack(tf.shape(order))
+    lengths = tf.reshape(_lengths(tokens), [batch, count])
+    needed = tf.cumsum(tf.where(real, lengths, most + 1), axis=1)  # with all better texts
+    cut = 0 if whole else tf.clip_by_value(most - needed + lengths, 0, lengths)
+    taken = tf.where(needed <= most, lengths, cut)
+    reading = tf.reshape(tf.range(batch)[:, None] * count + tf.argsort(order, axis=1), [-1])
+    tokens, taken = tf.gather(tokens, reading), tf.gather(tf.reshape(taken, [-1]), reading)
+    text = tokens.value_rowids()
+    place = tf.ragged.range(_lengths(tokens)).flat_values
+    kept = place < tf.gather(taken, text)
+    rows = tf.boolean_mask(text, kept) // tf.cast(tf.maximum(count, 1), text.dtype)
+    ragged: Any = tf.RaggedTensor
+    return ragged.from_value_rowids(
+        tf.boolean_mask(tokens.flat_values, kept), rows, tf.cast(batch, tf.int64), validate=False
+    )
 
 
 def readable(text: Any) -> Any:

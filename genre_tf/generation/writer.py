@@ -13,8 +13,9 @@ from genre_tf.generation.beam import Beam
 from genre_tf.generation.cached_decoder import CachedDecoder
 from genre_tf.generation.constraints import NOTHING, Constraints
 from genre_tf.generation.decode import Decoded, DecodeOptions, Greedy, Sample, Strategy, decode
-from genre_tf.generation.grounding import FUNCTION_WORDS, Grounding, folded
+from genre_tf.generation.grounding import FUNCTION_WORDS, Grounding
 from genre_tf.generation.prompts import Prompts, readable
+from genre_tf.generation.relevance import words_of
 from genre_tf.generation.safety import SafetyList
 from genre_tf.text.byte_pair import BytePair
 
@@ -340,12 +341,9 @@ def _sorted(written: Written, kind: Any, order: Any) -> tuple[Written, Any]:
 def _words(text: Any) -> Any:
     """Fingerprints of the words of texts, string [batch, n] -> int64 [batch, n, words], padded with -1.
 
-    Case and punctuation are ignored; in scripts without spaces, characters count as words.
+    Case and punctuation are ignored, see `words_of`.
     """
-    text = tf.strings.lower(folded(text), encoding="utf-8")
-    text = tf.strings.regex_replace(text, r"([\p{Han}\p{Hiragana}\p{Katakana}])", r" \1 ")
-    text = tf.strings.regex_replace(text, r"[^\p{L}\p{M}\p{N}\s]+", "")
-    words = tf.strings.split(tf.reshape(text, [-1]))
+    words = words_of(tf.reshape(text, [-1]))
     numbers = words.with_values(tf.strings.to_hash_bucket_fast(words.values, 2**62)).to_tensor(-1)
     return tf.reshape(numbers, tf.concat([tf.shape(text), tf.shape(numbers)[1:]], 0))
 

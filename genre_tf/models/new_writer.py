@@ -21,6 +21,7 @@ from genre_tf.environment import multiplies_bfloat16
 from genre_tf.generation.grounding import common_words_of
 from genre_tf.generation.prompt_form import CONTROL_TOKENS
 from genre_tf.generation.prompts import HIDDEN, UNSEEN
+from genre_tf.generation.relevance import word_weights
 from genre_tf.models.checkpoint import FOLDER, WEIGHTS_FILE, load_generator
 from genre_tf.models.writer import Writer, prompts_of
 from genre_tf.text.byte_pair import train_byte_pair
@@ -72,6 +73,7 @@ def new_generator(
     A new vocabulary is written into `folder`. Without readers' vectors (a dimension of 0) it is to write as
     it is, untrained.
     """
+    settings = resolved_writer(settings, table.titles)
     corpus = [text for text in (*table.titles, *table.abstracts) if text]
     if not settings.is_new:
         model: LanguageModel = load_language_model(settings.backbone, CONTROL_TOKENS)
@@ -94,6 +96,7 @@ def new_generator(
         prefix_tokens=settings.prefix_tokens,
         prefix_bias=0.0 if settings.is_new else UNSEEN if user_dimension else HIDDEN,
         common_words=common_words_of(table.titles, table.abstracts),
+        word_weights=word_weights(corpus),
     )
 
 

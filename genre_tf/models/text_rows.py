@@ -58,9 +58,7 @@ class TextRows:
     ) -> None:
         if len(examples) != len(user_vectors):
             raise ValueError(f"{len(user_vectors)} user vectors but {len(examples)} examples; give one each")
-        newest = prompts.sizes.history_titles
         texts = {
-            "history": [history_text(table, example.history[-newest:]) for example in examples],
             "source": [example.source for example in examples],
             "kind": [example.kind for example in examples],
             "target": [example.target for example in examples],
@@ -69,12 +67,15 @@ class TextRows:
         self.tasks = np.asarray([example.task for example in examples], object)
         self.user_vectors = user_vectors
         self.prompts = prompts
+        self._table = table
+        self._histories = [example.history for example in examples]  # their titles would fill the memory
         self.tokens = {
             name: np.minimum(
                 _token_counts(self.texts[name], prompts), getattr(prompts.sizes, f"{name}_tokens")
             )
-            for name in ("history", "source", "target")
+            for name in ("source", "target")
         }
+        self.tokens["history"] = self._history_tokens()
 
     def __len__(self) -> int:
         return len(self.user_vectors)
@@ -212,7 +213,9 @@ class TextRows:
                     readers = batch[np.asarray([*own, *(reader for _, reader in mine), *fillers], np.int64)]
                     rows, firsts = batch[places], [place // layout.parts for place, _ in mine]
                     texts = {name: column[rows] for name, column in self.texts.items()}
-                    texts["history"] = np.where(kept["history"][readers], self.texts["history"][readers], "")
+                    texts["history"] = np.asarray(
+                        [self._history(row) if kept["history"][row] else "" for row in readers], object
+                    )
                     texts["source"] = np.where(kept["source"][rows], texts["source"], "")
                     contrast_of = [*[ORDINARY] * len(own), *firsts, *[FILLER] * len(fillers)]
                     yield (
@@ -257,6 +260,22 @@ class TextRows:
         drops_source = has_reader & (draw < batching.drop_source)
         drops_reader = draw > 1 - batching.drop_reader
         return {"history": has_reader & ~drops_reader, "source": ~drops_source}
+
+    def _history(self, row: int) -> str:
+        """All titles of a row's history; the prompt chooses among them."""
+        return history_text(self._table, self._histories[row])
+
+    def _history_tokens(self) -> npt.NDArray[np.int64]:
+        """About as many tokens as the titles of each row take in the prompt: int64 [n]."""
+        sizes = self.prompts.sizes
+        read = np.unique(np.concatenate([*self._histories, np.zeros(0, np.int32)]))
+        titles = np.asarray([self._table.titles[row] for row in read.tolist()], object)
+        of_article = np.zeros(len(self._table), np.int64)
+        if len(read):
+            of_article[read] = np.minimum(_token_counts(titles, self.prompts), sizes.title_tokens) + 1
+            of_article[read[titles == ""]] = 0
+        newest = [of_article[history[-sizes.history_titles :]].sum() for history in self._histories]
+        return np.minimum(np.asarray(newest, np.int64), sizes.history_tokens)
 
     def _row_tokens(self, kept: dict[str, npt.NDArray[np.bool_]]) -> npt.NDArray[np.int64]:
         tokens = self.tokens["target"] + self.prompts.fixed_tokens + 1  # its end

@@ -54,6 +54,8 @@ class Writer(TextModel):
         prefix_tokens: number of columns of keys and values before a layer's own.
         prefix_bias: how visible they are at first; see `ReaderPrefix`.
         common_words: words of the corpus that are not names, for grounding; empty: function words.
+        word_weights: how much words say, for the choice of titles and sentences; see
+            `genre_tf.generation.relevance.word_weights`.
 
     Raises:
         InputError: the settings do not fit the language model.
@@ -77,6 +79,7 @@ class Writer(TextModel):
         prefix_tokens: int = 4,
         prefix_bias: float = 0.0,
         common_words: Sequence[str] = (),
+        word_weights: Mapping[str, float] | None = None,
         name: str = "writer",
     ) -> None:
         super().__init__(name=name)
@@ -87,7 +90,8 @@ class Writer(TextModel):
         self.language_model = LanguageLayers(
             language_model.backbone, parse_trainable(trained_layers), controls
         )
-        self.prompts = prompts_of(language_model, max_tokens, prompt, chat)
+        self._word_weights = json.dumps(dict(word_weights or {}), ensure_ascii=False)
+        self.prompts = prompts_of(language_model, max_tokens, prompt, chat, word_weights)
         self.common_words = tuple(common_words)
         self.towers: str | None = None
         """SHA-256 of the weights of the towers whose reader vectors it was trained with; None if unknown."""
@@ -136,6 +140,7 @@ class Writer(TextModel):
             "user_dimension": prefix.user_dimension,
             "prefix_tokens": prefix.prefix_tokens,
             "common_words": list(self.common_words),
+            "word_weights": json.loads(self._word_weights),
         }
 
     @classmethod
@@ -327,6 +332,7 @@ def prompts_of(
     max_tokens: int,
     prompt: Mapping[str, int] | None = None,
     chat: Mapping[str, str] | None = None,
+    word_weights: Mapping[str, float] | None = None,
 ) -> Prompts:
     """The prompts of a language model, with these lengths of their parts, or divided from `max_tokens`.
 
@@ -338,6 +344,6 @@ def prompts_of(
     frame = found if found and found["end"] in tokenizer.special_tokens else None
     room = min(max_tokens, language_model.backbone.max_sequence_length)
     try:
-        return Prompts(tokenizer, PromptSizes(**prompt) if prompt else None, frame, room)
+        return Prompts(tokenizer, PromptSizes(**prompt) if prompt else None, frame, room, word_weights)
     except ValueError as error:
         raise InputError(f"generation.max_tokens: {error}") from None

@@ -159,7 +159,7 @@ def check_room(folder: Path, variables: Sequence[Any]) -> None:
 
 _STATE_FILE = "unfinished.npz"
 _MADE_FROM = "made_from"
-_NOT_LEARNED = ("writing", "shown_readers")  # how a writer is used; does not change what it learns
+_NOT_LEARNED = ("writing", "gate", "shown_readers")  # how a writer is used; does not change what it learns
 
 
 @dataclass(frozen=True)

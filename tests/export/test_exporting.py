@@ -33,7 +33,7 @@ from genre_tf.models.text_model import save_own_weights
 from genre_tf.synth.newsroom import write_newsroom
 from genre_tf.synth.settings import NewsroomSettings
 
-OPTIONS = ExportOptions(k=3, retrieve=20, batch_sizes=(1, 2))
+OPTIONS = ExportOptions(k=3, retrieve=20, batch_sizes=(1, 2), allow_poor_writer=True)
 
 
 @pytest.fixture(scope="module")

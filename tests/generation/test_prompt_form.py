@@ -99,8 +99,10 @@ def described(folder: Path, **settings: Any) -> Path:
 
 def test_the_frame_is_that_of_the_template(tmp_path: Path) -> None:
     assert chat_frame(described(tmp_path, chat_template=TEMPLATE)) == FRAME
-    marked = "{{ bos_token }}" + TEMPLATE
-    assert chat_frame(described(tmp_path, chat_template=marked, bos_token="<s>"))["before"].startswith("<s>")
+    spoken = "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nBe nice.<|im_end|>\n{% endif %}"
+    assert chat_frame(described(tmp_path, chat_template=spoken + TEMPLATE)) == FRAME
+    marked = {"chat_template": "{{ bos_token }}" + TEMPLATE, "bos_token": "<s>"}
+    assert chat_frame(described(tmp_path, **marked)) == {**FRAME, "before": "<s>" + FRAME["before"]}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Prompts: what is kept, what is cut, and how training rows and prompts to be continued agree."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,29 @@ def test_the_newest_titles_are_kept_and_whole(prompts: Prompts) -> None:
     assert prompt_of(prompts, "a\nb\nc\nd\ne") == "<|reader|>c\nd\ne\n<|source|><|title|>"
     assert prompt_of(prompts, "aaaaaaaaa\nbbbbbb\ncccccc") == "<|reader|>bbbbbb\ncccccc\n<|source|><|title|>"
     assert prompt_of(prompts, "x\nvery long title") == "<|reader|>x\nvery l\n<|source|><|title|>"
+
+
+def test_the_titles_nearest_to_the_source_are_kept_in_the_order_of_reading(prompts: Prompts) -> None:
+    read = "a snow\nb\nsnow c\nd\ne"
+    as_many_as_fit = "<|reader|>a snow\nsnow c\n<|source|>Snow?<|title|>"
+    assert prompt_of(prompts, read, "Snow?") == as_many_as_fit
+    roomy = Prompts(prompts.tokenizer, replace(SIZES, history_tokens=40))
+    expected = "<|reader|>a snow\nsnow c\ne\n<|source|>Snow!<|title|>"
+    assert prompt_of(roomy, read, "Snow!") == expected, "two share a word, then the newest"
+    assert "<|reader|>snow c\nd\ne\n" in prompt_of(roomy, read, "the of"), "all share function words"
+
+
+def test_the_sentences_of_a_long_source_stay_that_share_words_with_reader_or_question(
+    prompts: Prompts,
+) -> None:
+    roomy = Prompts(prompts.tokenizer, replace(SIZES, source_tokens=24))
+    source = "Lead it. Two two. Three cat. Four dog. Five."
+    assert prompt_of(roomy, "", source).endswith("<|source|>Lead it. Two two. Three <|title|>")
+    chosen = prompt_of(roomy, "My dog", source).partition(SOURCE)[2]
+    assert chosen.startswith("Lead it.") and " Four dog." in chosen and "cat" not in chosen
+    asked = "A cat?\nOne dog. Two cat. Three."
+    assert prompt_of(roomy, "My dog", asked, "answer").endswith("A cat?\nOne dog. Two cat.<|answer|>")
+    assert prompt_of(roomy, "My dog", source[:20]).endswith(f"<|source|>{source[:20]}<|title|>"), "it fits"
 
 
 def test_the_beginning_of_the_source_is_kept(prompts: Prompts) -> None:
