@@ -83,8 +83,8 @@ def generation_metrics(
 
     Returns:
         "perplexity" and "bits_per_character" of clicked titles, given reader and abstract; the perplexity
-        also without the abstract, with the reader's newest titles instead of the nearest to the abstract, and
-        without the reader; ROUGE, distinct-n, grounding, "copy_rate" and
+        also without the abstract, with the reader's newest titles instead of the nearest to the abstract,
+        without titles, and without the reader; ROUGE, distinct-n, grounding, "copy_rate" and
         "unsafe_rate" of the likeliest headlines written from abstracts without a reader; the number of each;
         and the baselines that copy the beginning of the abstract. None if the split has no such article.
     """
@@ -146,6 +146,7 @@ def likelihood_metrics(parts: Writer, clicks: Sequence[ClickedTitle]) -> dict[st
             replace(row, history="\n".join(row.history.split("\n")[-most:])) for row in clicks
         ],
         "perplexity_without_source": [replace(row, source="") for row in clicks],
+        "perplexity_without_titles": [replace(row, history="") for row in clicks],
         "perplexity_without_reader": [
             replace(row, history="", user_vector=np.zeros_like(row.user_vector)) for row in clicks
         ],
@@ -162,12 +163,14 @@ def likelihood_metrics(parts: Writer, clicks: Sequence[ClickedTitle]) -> dict[st
 def title_losses(parts: Writer) -> Callable[[Sequence[ClickedTitle]], tuple[float, int]]:
     """The loss in nats of the titles and their ends, given their contexts, and their number of tokens."""
     texts = tf.TensorSpec([None], tf.string)
-    readers = tf.TensorSpec([None, parts.reader_prefix.user_dimension], tf.float32)
+    # A writer that reads no vectors gets those of the towers, whatever their width, and ignores them.
+    readers = tf.TensorSpec([None, parts.reader_prefix.user_dimension or None], tf.float32)
 
     @tf.function(input_signature=[texts, texts, texts, readers], autograph=False)
     def of_batch(history: Any, source: Any, title: Any, user_vector: Any) -> tuple[Any, Any]:
         kind = tf.fill(tf.shape(title), "title")
         rows = parts.prompts.to_learn(history, source, kind, title, context_weight=0.0)
+        rows["has_reader"] |= tf.reduce_any(user_vector != 0, axis=1)  # also without titles
         losses = token_losses(parts, {**rows, "user_vector": user_vector}, False).losses
         return tf.reduce_sum(losses), tf.size(losses)
 
@@ -373,7 +376,7 @@ class WriterEvaluation:
     @cached_property
     def writer(self) -> Writer | None:
         """The writer that is measured, if there is one."""
-        return writer_of(self.run, self.config, self.measured.log.table, self.say)
+        return writer_of(self.run, self.config, read_articles(self.run / "prepared"), self.say)
 
     @property
     def _writer(self) -> Writer:

@@ -15,6 +15,7 @@ from genre_tf.data.mind import read_split
 from genre_tf.data.prepared import read_articles
 from genre_tf.data.preparing import prepare
 from genre_tf.errors import FailureError, InputError
+from genre_tf.evaluation.writer_gate import GateReport, Level
 from genre_tf.export import exporting
 from genre_tf.export.contract_file import read_contract
 from genre_tf.export.exporting import ExportOptions, export_run
@@ -113,6 +114,30 @@ def test_what_does_not_verify_is_not_published(run, tmp_path, monkeypatch, model
     with pytest.raises(FailureError, match=r"not published: op XlaSort.*\(and 1 more\)"):
         export_run(run, tmp_path / "models", [], OPTIONS, print)
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_poor_writer_is_refused_before_any_work_unless_it_is_allowed(run, tmp_path, monkeypatch, allowed):
+    poor = GateReport(50, "", {"topic": Level(-0.1, 0.7, 0.3)})
+    written, said = [], []
+    monkeypatch.setattr(exporting, "checked_writer", lambda *_: poor)
+    monkeypatch.setattr(exporting, "publish_models", lambda models, source, report: written.append(source))
+    options = dataclasses.replace(OPTIONS, allow_poor_writer=allowed)
+    if allowed:
+        export_run(run, tmp_path / "models", [], options, said.append)
+        assert written[0].writer is not None
+    else:
+        with pytest.raises(FailureError, match=r"too poor \(topic\)"):
+            export_run(run, tmp_path / "models", [], options, said.append)
+        assert not written and "topic -0.10, real 0.70, floor 0.30: too low" in "\n".join(said)
+
+
+def test_without_a_writer_only_the_recommender_is_exported(run, tmp_path, monkeypatch):
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("generation"))
+    written, said = [], []
+    monkeypatch.setattr(exporting, "publish_models", lambda models, source, report: written.append(source))
+    export_run(tmp_path / "run", tmp_path / "models", [], exporting.ExportOptions(), said.append)
+    assert written[0].writer is None and "only the recommender is exported" in said
 
 
 def test_a_run_without_a_stage_is_wrong_input_and_leaves_nothing(run, tmp_path):

@@ -1,15 +1,19 @@
 """Which language model writes unless one is named."""
 
 import importlib.util
+import json
 from dataclasses import replace
 
 import pytest
 
 from genre_tf.backbones import language_models, sources
-from genre_tf.config import GenerationConfig
+from genre_tf.backbones.language_models import GPT2, save_language_model, tiny_byte_pair
+from genre_tf.config import GenerationConfig, RunConfig
+from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.errors import InputError
+from genre_tf.generation.prompts import HIDDEN
 from genre_tf.models import new_writer
-from genre_tf.models.new_writer import resolved_writer
+from genre_tf.models.new_writer import resolved_writer, writer_of
 
 ENGLISH = ["Storm closes schools", "Café wins prize", "2 : 1"]
 CHINESE = ["暴风雪即将来临", "NBA 总决赛今晚开始", "股市上涨"]
@@ -70,3 +74,33 @@ def test_the_auto_writer_of_python_says_what_to_install(monkeypatch):
         language_models.load_language_model("auto")
     monkeypatch.setattr(language_models, "pretrained_writer", lambda: "tiny")
     assert language_models.load_language_model("auto").backbone.num_layers == 2
+
+
+TEMPLATE = "{% for m in messages %}<|user|>{{ m['content'] }}<|endoftext|>\n{% endfor %}"
+
+
+@pytest.mark.parametrize("template", ["", TEMPLATE])
+def test_a_checkpoint_that_follows_instructions_writes_without_training(tmp_path, template):
+    tokenizer = tiny_byte_pair(("<|user|>",))
+    checkpoint = GPT2.new(tokenizer, layers=1, heads=2, hidden=16, max_tokens=512, seed=5)
+    save_language_model(checkpoint, tmp_path / "checkpoint")
+    file = tmp_path / "checkpoint" / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "chat_template": template or None}))
+    config = RunConfig(generation=GenerationConfig(backbone=str(tmp_path / "checkpoint"), max_tokens=400))
+    table = ArticleTable([Article("N1", "", "", "Snow in Rome", "It snowed in Rome.")])
+    said = []
+    writer = writer_of(tmp_path / "run", config, table, said.append)
+    if not template:
+        assert writer is None and "follows no instructions" in said[0]
+        return
+    assert "writes as it is" in said[0]
+    assert writer.prompts.end_id == tokenizer.token_id("<|endoftext|>")
+    assert not any(weight.trainable for weight in writer.backbone.weights)
+    assert float(writer.reader_prefix.bias) == HIDDEN and writer.reader_prefix.user_dimension == 0
+    assert len(writer.generate(history=[["Cup"]], source=["It snowed."], samples=2)[0]) == 2
+
+
+@pytest.mark.parametrize("backbone", ["new", "tiny"])
+def test_a_model_that_knows_nothing_does_not_write_untrained(tmp_path, backbone):
+    config = RunConfig(generation=GenerationConfig(backbone=backbone))
+    assert writer_of(tmp_path, config, ArticleTable([]), print) is None
