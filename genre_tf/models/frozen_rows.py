@@ -34,7 +34,10 @@ class FrozenRows:
 
     def gather(self, forms: npt.NDArray[np.int64], time: int) -> npt.NDArray[np.float32]:
         """States of some forms, int64 [n], padded with zeros: float32 [n, time, hidden]."""
-        found, _ = self.states.gather(np.searchsorted(self.forms, forms))
+        places = np.searchsorted(self.forms, forms)
+        if not np.array_equal(np.take(self.forms, places, mode="clip"), forms):
+            raise ValueError("states of rows are asked for that were not computed")
+        found, _ = self.states.gather(places)
         return np.pad(found, [(0, 0), (0, time - found.shape[1]), (0, 0)])
 
 

@@ -94,7 +94,10 @@ def test_pytorch_computes_the_states_of_a_fine_tuned_bert(tmp_path: Path, traina
     assert "AutoModel" in (out / "README.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize(("family", "trainable"), [("gpt2", "lora 4"), ("gpt2", "all"), ("llama", "lora 4")])
+@pytest.mark.parametrize(
+    ("family", "trainable"),
+    [("gpt2", "lora 4"), ("gpt2", "adalora 4 last 1"), ("gpt2", "all"), ("llama", "lora 4")],
+)
 def test_pytorch_computes_the_logits_of_a_fine_tuned_writer(
     tmp_path: Path, family: str, trainable: str
 ) -> None:
@@ -144,6 +147,9 @@ def test_what_has_no_place_in_transformers_is_refused(tmp_path: Path, trainable:
     run = ranking_run(tmp_path / "run", trainable)
     with pytest.raises(InputError, match="cannot be merged into its kernels"):
         write_transformers_folder(run, "ranking", tmp_path / "out")
+    run = writing_run(tmp_path / "writer", "tiny", trainable)
+    with pytest.raises(InputError, match=rf"generation\.trainable is '{trainable}'.* cannot be merged"):
+        write_transformers_folder(run, "generation", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

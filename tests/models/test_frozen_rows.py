@@ -10,14 +10,14 @@ import tensorflow as tf
 from genre_tf.backbones.language_models import GPT2, LLAMA, tiny_byte_pair
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.learning_texts import NO_HISTORY, TextExample
-from genre_tf.generation.prompts import CONTROL_TOKENS
+from genre_tf.generation.prompt_form import CONTROL_TOKENS
 from genre_tf.losses.tokens import mean_token_loss, token_losses
 from genre_tf.models.frozen_rows import FrozenRows, frozen_rows
 from genre_tf.models.text_rows import TextBatching, TextRows
 from genre_tf.models.writer import Writer
 
 SIZES = {"layers": 3, "heads": 4, "hidden": 16, "max_tokens": 64}
-BATCHING = TextBatching(tokens=120, drop_source=0.5, drop_reader=0.5, context_weight=0.5)
+BATCHING = TextBatching(tokens=240, drop_source=0.5, drop_reader=0.5, context_weight=0.5)
 TABLE = ArticleTable(Article(f"N{n}", "", "", f"Cup {n * 7}", "") for n in range(6))
 
 
@@ -55,7 +55,7 @@ def losses(writer: Writer, batches: Any) -> list[float]:
 def test_losses_and_gradients_are_the_same_with_and_without_kept_states(
     writer: Writer, rows: TextRows
 ) -> None:
-    count = 3 * rows.mean_batches(BATCHING)  # rows lose and get back their readers and sources
+    count = 2 * rows.mean_batches(BATCHING)  # rows lose and get back their readers and sources
     frozen = kept(writer, rows, count)
     options: dict[str, Any] = {"seed": 5, "epochs": None}
     plain = list(rows.batches(BATCHING, **options).take(count))
@@ -68,9 +68,9 @@ def test_losses_and_gradients_are_the_same_with_and_without_kept_states(
             loss = mean_token_loss(token_losses(writer, batch, True))
         both.append(tape.gradient(loss, writer.trainable_weights))
     for ours, theirs in zip(*both, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-3 * float(tf.norm(theirs)))
-    (later,) = rows.batches(BATCHING, frozen=frozen, start=4, **options).take(1)
-    np.testing.assert_array_equal(later["frozen_states"], given[4]["frozen_states"])
+        np.testing.assert_allclose(ours, theirs, atol=2e-3 * float(tf.linalg.global_norm(both[0])))
+    (later,) = rows.batches(BATCHING, frozen=frozen, start=2, **options).take(1)
+    np.testing.assert_array_equal(later["frozen_states"], given[2]["frozen_states"])
 
 
 def test_states_are_read_from_the_cache_until_a_frozen_weight_changes(
@@ -96,7 +96,6 @@ def test_a_reader_enters_only_the_trained_layers(writer: Writer) -> None:
     depth = writer.language_model.depth * writer.language_model.key_heads
     assert shapes[0][1] == 2 * 2 * depth, "keys and values of two tokens in one layer of three"
     with tf.GradientTape() as tape:
-        tape.watch(writer.trainable_weights)
         total = tf.reduce_sum(writer.frozen_states(ids))
     assert all(each is None for each in tape.gradient(total, writer.trainable_weights))
     inputs = {"token_ids": ids, "user_vector": tf.ones([1, 3]), "has_reader": tf.constant([True])}
