@@ -1,7 +1,7 @@
 """`genre bench generate`: the exported decoder against PyTorch and CTranslate2; same weights and prompts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,9 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.backbones.language_models import END_OF_TEXT, GPT2, LanguageModel, save_language_model
+from genre_tf.backbones.checkpoints import Family
+from genre_tf.backbones.language_models import (
+    END_OF_TEXT,
+    GPT2,
+    LLAMA,
+    LanguageModel,
+    save_language_model,
+)
 from genre_tf.benchmarks.copying_gpt2 import make_copying
-from genre_tf.benchmarks.gpt2_sides import CTranslate2Gpt2, ExportedGpt2, Side, TorchGpt2
+from genre_tf.benchmarks.decoder_sides import CTranslate2, Exported, Side, Torch
 from genre_tf.benchmarks.measuring import BenchOptions, Row, compare, rate_of
 from genre_tf.errors import FailureError
 from genre_tf.text.byte_pair import BytePair
@@ -25,60 +32,83 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class _Sizes:
+class _Shape:
+    name: str  # in front of the batch size
+    family: Family
     vocabulary: int
-    layers: int
-    heads: int
-    hidden: int
-    tokens: int  # length of the prompt, and of the written text
+    sizes: Mapping[str, int]
 
 
-_GPT2 = _Sizes(vocabulary=50257, layers=12, heads=12, hidden=768, tokens=64)
-_QUICK = _Sizes(vocabulary=300, layers=2, heads=2, hidden=128, tokens=20)
+_GPT2 = _Shape("", GPT2, 50257, {"layers": 12, "heads": 12, "hidden": 768, "max_tokens": 1024})
+_SMOLLM2 = _Shape(
+    "SmolLM2 135M, ",
+    LLAMA,
+    49152,
+    {
+        "layers": 30,
+        "heads": 9,
+        "key_heads": 3,
+        "hidden": 576,
+        "intermediate": 1536,
+        "max_tokens": 1024,
+    },
+)
+_TOKENS = 64  # length of the prompt, and of the written text
 
 
 def bench(options: BenchOptions) -> list[Row]:
-    """Compare a random GPT-2 at three batch sizes, and one that copies its prompt.
+    """Compare a random GPT-2 and a random Llama at three batch sizes, and a GPT-2 that copies its prompt.
 
     Raises:
         InputError: a peer is not installed.
         FailureError: the sides write different tokens.
     """
-    sizes = _QUICK if options.quick else _GPT2
-    prompts = np.random.default_rng(1).integers(0, sizes.vocabulary - 1, (max(BATCHES), sizes.tokens))
+    shapes, tokens = (_quick(_GPT2), _quick(_SMOLLM2)) if options.quick else (_GPT2, _SMOLLM2), _TOKENS
+    if options.quick:
+        tokens = 20
     rows = []
     with TemporaryDirectory(prefix="genre-bench-") as folder:
-        ours, peers = _sides(sizes, Path(folder) / "random", options, copying=False)
-        for batch in BATCHES:
-            rows += _compare(f"batch {batch}", ours, peers, prompts[:batch], options)
-        del ours, peers  # frees about a gigabyte each
-        ours, peers = _sides(sizes, Path(folder) / "copying", options, copying=True)
-        rows += _compare("copied, batch 1", ours, peers, prompts[:1], options)
+        for shape in shapes:
+            random = np.random.default_rng(1)
+            prompts = random.integers(0, shape.vocabulary - 1, (max(BATCHES), tokens))
+            sides = _sides(shape, tokens, Path(folder) / shape.family.name, options, copying=False)
+            for batch in BATCHES:
+                rows += _compare(f"{shape.name}batch {batch}", *sides, prompts[:batch], options)
+            del sides  # frees about a gigabyte each
+        prompts = np.random.default_rng(1).integers(0, shapes[0].vocabulary - 1, (1, tokens))
+        sides = _sides(shapes[0], tokens, Path(folder) / "copying", options, copying=True)
+        rows += _compare("copied, batch 1", *sides, prompts, options)
     return rows
 
 
+def _quick(shape: _Shape) -> _Shape:
+    small = {"layers": 2, "heads": 2, "key_heads": 1, "hidden": 128, "intermediate": 256}
+    sizes = {name: small.get(name, size) for name, size in shape.sizes.items()}
+    return replace(shape, vocabulary=300, sizes=sizes)
+
+
 def _sides(
-    sizes: _Sizes, folder: Path, options: BenchOptions, copying: bool
+    shape: _Shape, tokens: int, folder: Path, options: BenchOptions, copying: bool
 ) -> tuple[Side, Mapping[str, Side]]:
-    options.say("making a copying GPT-2" if copying else "making a random GPT-2")
-    gpt2, draft_tokens = _random_gpt2(sizes), DRAFT_TOKENS if copying else 0
+    options.say(f"making a {'copying' if copying else 'random'} {shape.family.name}")
+    model, draft_tokens = _random_model(shape), DRAFT_TOKENS if copying else 0
     if copying:
-        make_copying(gpt2.backbone, sizes.tokens)
-    save_language_model(gpt2, folder / "gpt2")
-    ours = ExportedGpt2(gpt2, folder / "exported", sizes.tokens, draft_tokens)
+        make_copying(model.backbone, tokens)
+    save_language_model(model, folder / "model")
+    ours = Exported(model, folder / "exported", tokens, draft_tokens)
     peers: dict[str, Side] = {
-        "torch": TorchGpt2(folder / "gpt2", sizes.tokens, draft_tokens),
-        "ctranslate2": CTranslate2Gpt2(folder / "gpt2", folder / "converted", sizes.tokens),
+        "torch": Torch(folder / "model", tokens, draft_tokens),
+        "ctranslate2": CTranslate2(folder / "model", folder / "converted", tokens),
     }
     return ours, peers
 
 
-def _random_gpt2(sizes: _Sizes) -> LanguageModel:
-    made_up = (f"<{number}>" for number in range(sizes.vocabulary - 257))
-    tokens = [*printable_bytes(), *made_up, END_OF_TEXT]
-    tokenizer = BytePair({token: number for number, token in enumerate(tokens)}, [])
-    shape = {"layers": sizes.layers, "heads": sizes.heads, "hidden": sizes.hidden}
-    return GPT2.new(tokenizer, **shape, max_tokens=1024, dropout=0.0)
+def _random_model(shape: _Shape) -> LanguageModel:
+    made_up = (f"<{number}>" for number in range(shape.vocabulary - 257))
+    words = [*printable_bytes(), *made_up, END_OF_TEXT]
+    tokenizer = BytePair({word: number for number, word in enumerate(words)}, [])
+    dropout = {"dropout": 0.0} if shape.family is GPT2 else {}
+    return shape.family.new(tokenizer, **shape.sizes, **dropout)
 
 
 def _compare(

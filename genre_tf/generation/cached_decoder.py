@@ -13,16 +13,10 @@ import tensorflow as tf
 
 from genre_tf.backbones.hub import norm_of
 from genre_tf.backbones.layers import LanguageLayers
+from genre_tf.generation.kernels import Kernel, Probe, Routes
 from genre_tf.layers.attention import MASKED, Attention, Heads, Padded, Prefix, causal_bias, padding_bias
 from genre_tf.layers.block import Adapter, Attend, Block, KernelUpdate, transformed
 from genre_tf.layers.elementwise import Norm, rotary_turns, rotated
-
-# From seven rows on, the product with the whole matrix is faster (measured without oneDNN).
-FEW_ROWS = 6
-# A block stays in a core's second-level cache while all rows pass through it.
-_BLOCK_BYTES = 192 * 1024
-# A smaller kernel stays in the cache as it is.
-_LARGE_BYTES = 1024 * 1024
 
 
 class PromptCache(NamedTuple):
@@ -71,11 +65,12 @@ class CachedDecoder(tf.Module):
             {name: each for name, each in block.additions.items() if not isinstance(each, KernelUpdate)}
             for block in layers.blocks
         ]
+        self.probe = Probe()
         # Inside a function, the layers are not tracked, so that an export holds each weight once.
         self._read = lambda: [_outer_weights(layers), *map(_weights, layers.blocks)]
         self.outer, *self.layers = [
             {
-                name: Kernel(value, name)
+                name: Kernel(value, name, whole=name != "output_kernel")
                 if name.endswith("_kernel")
                 else tf.Variable(value, trainable=False, name=name)
                 for name, value in weights.items()
@@ -91,7 +86,7 @@ class CachedDecoder(tf.Module):
 
     def embed(self, token_ids: Any) -> Any:
         """Token embeddings, without positions: int32 [...] -> float32 [..., hidden]."""
-        return tf.gather(self.outer["tokens"], token_ids)
+        return self.outer["output_kernel"].columns(token_ids)
 
     def prefill(self, embeddings: Any, mask: Any, prefix: Prefix | None = None) -> tuple[Any, PromptCache]:
         """Read a whole prompt.
@@ -121,11 +116,11 @@ class CachedDecoder(tf.Module):
         def attend(fused: Any, layer: Heads) -> Any:
             return (below if layer.number < self.first else above)(fused, layer)
 
-        states = self._transformed(embeddings, positions, attend)
+        states = self._transformed(embeddings, positions, attend, None)
         last = layout.padded(states, False)[:, -1]  # [batch, hidden]
         keys, values = (list(part) for part in zip(*below.seen, *above.seen, strict=True))
         cache = PromptCache(keys, values, bias, tf.reduce_sum(length, axis=1))
-        return self._logits(last), cache
+        return self._logits(last, self.probe.routes(tf.shape(last)[0])), cache
 
     def read(
         self, embeddings: Any, positions: Any, prompt: PromptCache, written: WrittenCache
@@ -147,8 +142,9 @@ class CachedDecoder(tf.Module):
         at = positions - prompt.length[:, None, None]
         turns = self._turns(tf.reshape(positions, [-1]))  # [tokens, 1, depth]
         attention = _CachedAttention(prompt, written, at, self.heads // self.key_heads, turns, self.first)
-        states = self._transformed(embeddings, positions, attention)
-        return self._logits(states), attention.grown
+        routes = self.probe.routes(tf.size(positions))
+        states = self._transformed(embeddings, positions, attention, routes)
+        return self._logits(states, routes), attention.grown
 
     def nothing_written(self, batch: Any, samples: int, room: int) -> WrittenCache:
         """The cache before the first token, for at most `room` tokens per sample.
@@ -170,20 +166,22 @@ class CachedDecoder(tf.Module):
         cosine, sine = rotary_turns(positions, self.depth, self.rotary_base)
         return cosine[:, None], sine[:, None]
 
-    def _transformed(self, embeddings: Any, positions: Any, attend: Attend) -> Any:
+    def _transformed(self, embeddings: Any, positions: Any, attend: Attend, routes: Routes | None) -> Any:
         """States [tokens, hidden] after the last layer; of mean 0 if norms subtract it."""
         if self.centred:
             embeddings = _centred(embeddings)
         if self.rotary_base is None:
             embeddings += tf.gather(self.outer["positions"], positions)
         states = tf.reshape(embeddings, [-1, self.hidden])
-        few = few_rows(states)
         for number, weights in enumerate(self.layers):
-            states = transformed(_Layer(self, weights, number, few), states, attend)
+            states = transformed(_Layer(self, weights, number, routes), states, attend)
         return states
 
-    def _logits(self, states: Any) -> Any:
-        return _product(_normalized(states, self.epsilon), self.outer, "output", few_rows(states))
+    def _logits(self, states: Any, routes: Routes) -> Any:
+        states = _normalized(states, self.epsilon) * self.outer["output_scale"]
+        if self.centred:
+            states += self.outer["output_offset"]
+        return _product(states, self.outer, "output", routes)
 
 
 class _CachedAttention:
@@ -285,8 +283,10 @@ class _Layer:
 
     norm_first = True
 
-    def __init__(self, model: CachedDecoder, weights: dict[str, Any], number: int, few: Any) -> None:
-        self.model, self.weights, self.number, self.few = model, weights, number, few
+    def __init__(
+        self, model: CachedDecoder, weights: dict[str, Any], number: int, routes: Routes | None
+    ) -> None:
+        self.model, self.weights, self.number, self.routes = model, weights, number, routes
         self.heads, self.key_heads = model.heads, model.key_heads
         self.additions = model.additions[number]
 
@@ -294,7 +294,7 @@ class _Layer:
         return _normalized(flat, self.model.epsilon)
 
     def attended(self, flat: Any, attend: Attend, training: bool | None) -> Any:
-        fused = _product(flat, self.weights, "fused", self.few)
+        fused = _product(flat, self.weights, "fused", self.routes)
         mixed = attend(fused, self)
         if "attention" in self.additions:
             queries = fused[:, : self.heads * self.model.depth]
@@ -302,7 +302,7 @@ class _Layer:
         return self._summand("project", mixed)
 
     def fed_forward(self, flat: Any, training: bool | None) -> Any:
-        wide = _product(flat, self.weights, "expand", self.few)
+        wide = _product(flat, self.weights, "expand", self.routes)
         if self.model.activation is None:
             gate, wide = tf.split(wide, 2, axis=1)
             wide = gate * tf.sigmoid(gate) * wide
@@ -311,7 +311,7 @@ class _Layer:
         return self._summand("contract", wide)
 
     def _summand(self, name: str, states: Any) -> Any:
-        found = _product(states, self.weights, name, self.few)
+        found = _product(states, self.weights, name, self.routes)
         if name in self.additions:
             found += self.additions[name].update(found)
             found = _centred(found) if self.model.centred else found
@@ -323,19 +323,24 @@ def _normalized(states: Any, epsilon: float) -> Any:
     return states * tf.math.rsqrt(tf.reduce_mean(states * states, -1, keepdims=True) + epsilon)
 
 
-def _product(states: Any, weights: dict[str, Any], name: str, few: Any) -> Any:
-    found = weights[f"{name}_kernel"](states, few)
+def _product(states: Any, weights: dict[str, Any], name: str, routes: Routes | None) -> Any:
+    found = weights[f"{name}_kernel"](states, routes)
     return found + weights[f"{name}_bias"] if f"{name}_bias" in weights else found
 
 
 def _outer_weights(layers: LanguageLayers) -> dict[str, Any]:
-    tokens = layers.merged_embeddings()
-    found = {"tokens": tokens}
+    norm = norm_of(layers.backbone.layer_norm)
+    # The norm is not merged into the output kernel, so that its columns are the token embeddings.
+    found = {
+        "output_kernel": tf.transpose(layers.merged_embeddings()),  # [hidden, vocabulary]
+        "output_scale": tf.convert_to_tensor(norm.scale),
+    }
+    if norm.offset is not None:
+        found["output_offset"] = tf.convert_to_tensor(norm.offset)
     if layers.rotary_base is None:
         table = layers.backbone.position_embedding.position_embeddings
         found["positions"] = _centred(tf.convert_to_tensor(table))
-    norm = norm_of(layers.backbone.layer_norm)
-    return found | _named("output", *_behind(norm, tf.transpose(tokens), None))  # [hidden, vocabulary]
+    return found
 
 
 def _weights(block: Block) -> dict[str, Any]:
@@ -381,52 +386,3 @@ def _behind(norm: Norm, kernel: Any, bias: Any) -> tuple[Any, Any]:
 
 def _centred(values: Any) -> Any:
     return values - tf.reduce_mean(values, axis=-1, keepdims=True)
-
-
-class Kernel(tf.Module):
-    """A matrix float32 [inputs, outputs] for products with states; a large one is in memory twice.
-
-    A step for a few texts reads every weight for a handful of products, so memory bandwidth limits it. The
-    product with a whole matrix walks along rows that are far apart in memory, and from two rows on copies the
-    matrix first. So a few rows are multiplied with blocks of columns, each contiguous: a batch of single-row
-    products that reads each block from memory once. Both ways are in the graph, and the one that gets no rows
-    costs nothing; no branch is needed.
-    """
-
-    def __init__(self, value: Any, name: str, large_bytes: int = _LARGE_BYTES) -> None:
-        super().__init__(name)
-        self.inputs, self.outputs = value.shape
-        self.matrix = tf.Variable(value, trainable=False, name=name)
-        self.blocks = None
-        if 4 * self.inputs * self.outputs >= large_bytes:
-            self.blocks = tf.Variable(self._in_blocks(value), trainable=False, name=f"{name}_blocks")
-
-    def assign(self, value: Any) -> None:
-        """Assign other values of the same shape."""
-        self.matrix.assign(value)
-        if self.blocks is not None:
-            self.blocks.assign(self._in_blocks(value))
-
-    def __call__(self, states: Any, few: Any) -> Any:
-        """float32 [rows, inputs] -> float32 [rows, outputs]; `few` is the result of `few_rows(states)`."""
-        if self.blocks is None:
-            return tf.matmul(states, self.matrix)
-        return tf.concat([self._by_blocks(states[:few]), tf.matmul(states[few:], self.matrix)], axis=0)
-
-    def _by_blocks(self, states: Any) -> Any:
-        alone = tf.reshape(states, [1, -1, 1, self.inputs])
-        found = tf.transpose(tf.matmul(alone, self.blocks), [1, 2, 0, 3])  # [rows, 1, blocks, width]
-        return tf.reshape(found, [-1, found.shape[2] * found.shape[3]])[:, : self.outputs]
-
-    def _in_blocks(self, value: Any) -> Any:
-        """float32 [blocks, 1, inputs, width]; the last block is padded with zeros."""
-        width = min(max(16, _BLOCK_BYTES // 4 // self.inputs // 16 * 16), self.outputs)
-        blocks = -(-self.outputs // width)
-        filled = tf.pad(tf.convert_to_tensor(value), [[0, 0], [0, blocks * width - self.outputs]])
-        return tf.transpose(tf.reshape(filled, [self.inputs, blocks, width]), [1, 0, 2])[:, None]
-
-
-def few_rows(states: Any) -> Any:
-    """How many of the rows of [rows, ...] are multiplied in blocks: all or none."""
-    rows = tf.shape(states)[0]
-    return tf.where(rows <= FEW_ROWS, rows, 0)

@@ -45,7 +45,9 @@ def _classes() -> tuple[tuple[str, str, bool], ...]:
         if line.startswith("#"):
             continue
         name, _, listed = line.partition(":")
-        entries = sorted({entry.strip() for entry in listed.split(",")} - {""}, key=lambda one: (-len(one), one))
+        entries = sorted(
+            {entry.strip() for entry in listed.split(",")} - {""}, key=lambda one: (-len(one), one)
+        )
         chinese = [entry for entry in entries if _HAN.search(entry)]
         english = [
             re.escape(entry).replace(r"\*", r"\w*").replace(r"\ ", r"\s+").replace("'", "['’]")
@@ -99,7 +101,9 @@ def features(texts: Any) -> Features:
     )
     dense = classes.to_tensor("")  # [sentences, classes]
     place = tf.range(tf.shape(dense)[1])
-    both = (dense != "")[:, None, :] & (place[:, None] < place)[None]  # the later one stands after the earlier
+    both = (dense != "")[:, None, :] & (place[:, None] < place)[
+        None
+    ]  # the later one stands after the earlier
     where = tf.where(both)  # [class pairs, 3]
     distant = tf.strings.join(
         [tf.gather_nd(dense, where[:, :2]), tf.gather_nd(dense, where[:, ::2])], separator=">"

@@ -95,7 +95,9 @@ def main(news_files: list[str]) -> None:
     for file in news_files:
         lines = Path(file).read_text("utf-8").splitlines()
         titles = tf.constant([line.split("\t")[3] for line in lines])
-        flagged = np.concatenate([model.is_unsafe(titles[at : at + 1000]) for at in range(0, len(lines), 1000)])
+        flagged = np.concatenate(
+            [model.is_unsafe(titles[at : at + 1000]) for at in range(0, len(lines), 1000)]
+        )
         print(f"{file}: {flagged.mean():.4f} of {len(lines)} titles")
     print(f"written to {save_unsafe_language(model)}")
 

@@ -22,7 +22,10 @@ from genre_tf.data.columns import ImpressionExample
 from genre_tf.errors import FailureError, InputError
 from genre_tf.text.wordpiece import WordPiece
 
-GENERATED = ("batch 1", "batch 4", "batch 8", "copied, batch 1")
+GENERATED = (
+    *(f"{name}batch {size}" for name in ("", "SmolLM2 135M, ") for size in (1, 4, 8)),
+    "copied, batch 1",
+)
 ENCODED = ("forward", "forward, full", "titles", "train step", "train step, full")
 
 

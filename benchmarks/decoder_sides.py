@@ -29,30 +29,30 @@ class Side(Protocol):
         """Continue the prompts."""
 
 
-class ExportedGpt2:
+class Exported:
     """Ours: the decode loop in a SavedModel that the package exported, run in a session as TensorFlow Serving
     runs it.
 
     Args:
-        gpt2: model to export.
+        model: model to export.
         folder: folder to export to.
         new_tokens: new tokens per prompt; the text cannot end earlier.
         draft_tokens: tokens drafted ahead by copying from the prompt; 0: none.
     """
 
-    def __init__(self, gpt2: LanguageModel, folder: Path, new_tokens: int, draft_tokens: int = 0) -> None:
-        model = CachedDecoder(LanguageLayers(gpt2.backbone))
+    def __init__(self, model: LanguageModel, folder: Path, new_tokens: int, draft_tokens: int = 0) -> None:
+        decoder = CachedDecoder(LanguageLayers(model.backbone))
         options = DecodeOptions(constraints=Constraints(min_tokens=new_tokens + 1), draft_tokens=draft_tokens)
 
         def write(token_ids: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
             ids = tf.strings.to_number(tf.strings.split(token_ids).to_tensor(), tf.int32)  # [B, time]
             everything = tf.ones_like(ids, tf.bool)
             decoded = decode(
-                model,
-                model.embed(ids),
+                decoder,
+                decoder.embed(ids),
                 everything,
                 seeds=seed,
-                end_id=gpt2.tokenizer.vocabulary_size - 1,
+                end_id=model.tokenizer.vocabulary_size - 1,
                 max_tokens=new_tokens,
                 options=options,
                 copy_from=ids,
@@ -61,7 +61,7 @@ class ExportedGpt2:
 
         specs = [tf.TensorSpec([None], dtype, name) for name, dtype in _INPUTS.items()]
         traced = tf.function(write, input_signature=specs, autograph=False)
-        write_saved_model(folder, [model], {"write": (traced, _INPUTS)})
+        write_saved_model(folder, [decoder], {"write": (traced, _INPUTS)})
         self._call = _by_session(folder)
 
     def __call__(self, prompts: Array) -> Array:
@@ -80,7 +80,7 @@ def _by_session(folder: Path) -> Any:
     return session.make_callable([signature.outputs["ids"].name], inputs)
 
 
-class TorchGpt2:
+class Torch:
     """`transformers`' `generate` on PyTorch.
 
     Args:
@@ -94,7 +94,7 @@ class TorchGpt2:
         transformers = peer_module("transformers")
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        self.model = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
         self.settings: dict[str, Any] = {
             "do_sample": False,
             "max_new_tokens": new_tokens,
@@ -112,7 +112,7 @@ class TorchGpt2:
         return written[:, prompts.shape[1] :].numpy()
 
 
-class CTranslate2Gpt2:
+class CTranslate2:
     """CTranslate2 in float32, with a checkpoint converted by its own converter.
 
     Args:
