@@ -29,7 +29,7 @@ from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.search import PartitionedOptions
 from genre_tf.funnel.served_models import ServedModels
 from genre_tf.generation.safety import SafetyClassifier, SafetyList, load_classifier, read_safety_list
-from genre_tf.models.checkpoint import WEIGHTS_FILE, load_ranker, load_two_tower
+from genre_tf.models.checkpoint import PREFERENCE, WEIGHTS_FILE, load_ranker, load_two_tower
 from genre_tf.models.new_writer import writer_of
 
 Report = Callable[[str], None]
@@ -241,7 +241,7 @@ def _servables(source: _Source, scratch: Path, report: Report) -> Iterator[Serva
 def _sources(run: Path, data: Sequence[Path]) -> dict[str, Any]:
     """What a version was made from: settings, fingerprints of data and weights, and metrics."""
     manifest = load_manifest(run / "prepared")
-    weights = {stage: run / stage / WEIGHTS_FILE for stage in STAGES}
+    weights = {stage: run / stage / WEIGHTS_FILE for stage in (*STAGES, PREFERENCE)}
     return {
         "config": asdict(read_config(run / "config.toml")),
         "trained_on": manifest["inputs"],

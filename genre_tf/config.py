@@ -352,6 +352,26 @@ class GenerationConfig(Section, section="generation"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PreferenceConfig(Section, section="preference"):
+    """Preference learning: the adapted writer learns which of its texts interest the reader more than others.
+
+    Source: Rafailov et al., "Direct Preference Optimization", 2023, equation 7.
+    """
+
+    sources: int = within(400, 1)  # articles of the training days to write from
+    # Readers that each article is written for: each is the contrast of the others
+    readers: int = within(4, 2, 64)
+    samples: int = within(4, 1, 64)  # texts for each of them; all texts of an article are candidates for each
+    # Log odds by which the preferred text must be better for its reader: below, the chooser cannot tell
+    least_gap: float = within(0.1, 0)
+    beta: float = within(0.1, 1e-3, 100)  # the paper's; larger keeps the writer closer to the adapted one
+    # Nats per token that texts of the adapted writer may lose: weights beyond are never kept
+    most_distance: float = within(0.1, 0)
+    # Pairs in a batch; a tenth of the rate of adaptation, since the writer shall stay close
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=5e-5, batch_size=8, epochs=2, patience=3)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SafetyConfig:
     """The safety classifier."""
 
@@ -407,6 +427,7 @@ class RunConfig:
     retrieval: RetrievalConfig = RetrievalConfig()
     ranking: RankingConfig = RankingConfig()
     generation: GenerationConfig = GenerationConfig()
+    preference: PreferenceConfig = PreferenceConfig()
     safety: SafetyConfig = SafetyConfig()
     continual: ContinualConfig = ContinualConfig()
     pretrain: PretrainConfig = PretrainConfig()

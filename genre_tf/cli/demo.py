@@ -74,13 +74,13 @@ def demo(
     from genre_tf.serving.operations.model_server import server_process
     from genre_tf.synth.newsroom import write_newsroom
     from genre_tf.synth.settings import NewsroomSettings
-    from genre_tf.training.run_folder import STAGES, train
+    from genre_tf.training.run_folder import USUAL, train
 
     say("writing a newsroom: articles, readers with tastes, and the clicks that follow from them")
     size: dict[str, Any] = {"articles": 400, "readers": 80, "impressions": 600} if quick else {}
     newsroom = write_newsroom(data, NewsroomSettings(seed=seed, **size))
     config = quick_config(news_backbone, seed) if quick else demo_config(news_backbone, seed)
-    train(STAGES, data, run, config, say)
+    train(USUAL, data, run, config, say)
     say("evaluating on the newsroom's next day")
     # Training has just reported the generator's perplexity, also on articles that it had not seen.
     options = EvaluationOptions(generation=False)

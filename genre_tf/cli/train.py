@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from genre_tf.training.quality import Quality
 
 STAGES = ("retrieval", "ranking", "generation")
-Stage = Literal["retrieval", "ranking", "generation", "all", "safety"]
+Stage = Literal["retrieval", "ranking", "generation", "preference", "all", "safety"]
 TunedStage = Literal["retrieval", "ranking", "generation"]
 StepsOption = Annotated[
     list[str] | None,
@@ -83,6 +83,8 @@ def train(
     json: Json = False,
 ) -> None:
     """Fine-tune on clicks: two-tower retrieval, ranker, generator; or train the safety classifier.
+
+    After generation, preference teaches the writer which of its own texts interest a reader more than others.
 
     After an interruption, even SIGKILL, repeat the command to continue. With --from, an earlier run and a
     later log become a new run, which is refused if it forgets more than --margin.

@@ -182,9 +182,13 @@ class ServedWriter:
         for rows in self._batches(len(readers)):
             part = Written(*(tf.constant(column[rows.start : rows.stop]) for column in drawn))
             part = part._replace(interest=tf.constant(interest[rows.start : rows.stop]))
-            read = self._writer.read_titles(tf.constant(["\n".join(readers[row]) for row in rows]))
+            read = self.read_titles(tf.constant(["\n".join(readers[row]) for row in rows]))
             found.append(rank(part, self._writer.options.floors, read))
         return joined(found)
+
+    def read_titles(self, histories: Any) -> Any:
+        """Titles that a text must not repeat; see `WritingGraph.read_titles`."""
+        return self._writer.read_titles(histories)
 
     def _batches(self, count: int) -> Iterator[range]:
         for start in range(0, count, self._batch_readers):

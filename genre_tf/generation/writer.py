@@ -313,6 +313,24 @@ def rank(written: Written, floors: Floors, read: Any | None = None) -> Written:
     written = written._replace(
         **{name: tf.where(tf.math.is_finite(score), score, 0.0) for name, score in scores.items()}
     )
+    place = _places(written, floors, read)
+    likelier = tf.argsort(written.log_probability, 1, "DESCENDING", stable=True)
+    written, place = _sorted(written, place, likelier)
+    counted = tf.where(place == 0, written.interest, 0.0)
+    written, place = _sorted(written, place, tf.argsort(counted, 1, "DESCENDING", stable=True))
+    written, place = _sorted(written, place, tf.argsort(place, 1, stable=True))
+    repeated = _repeated(_alike(written.text, written.text, floors.near_duplicate)) & (place < _EMPTY)
+    place += tf.cast(repeated, tf.int32)
+    return _sorted(written, place, tf.argsort(place, 1, stable=True))[0]
+
+
+def passing(written: Written, floors: Floors, read: Any | None = None) -> Any:
+    """Which texts pass everything that `rank` asks of a text by itself, bool [batch, n]."""
+    return _places(written, floors, read) == 0
+
+
+def _places(written: Written, floors: Floors, read: Any | None) -> Any:
+    """How many floors each text fails, int32 [batch, n]; empty and unsafe texts have places of their own."""
     said = tf.strings.regex_full_match(written.text, r"(?s).*[\p{L}\p{N}].*")
     failed = [written.grounding < floors.grounding, written.topic < floors.topic]
     if read is not None:
@@ -321,16 +339,7 @@ def rank(written: Written, floors: Floors, read: Any | None = None) -> Written:
     fit = written.safe & said & (failures == 0)
     likeliest = tf.reduce_max(tf.where(fit, written.log_probability, -math.inf), 1, keepdims=True)
     failures += tf.cast(written.log_probability < likeliest - floors.likelihood_gap, tf.int32)
-    place = tf.where(written.safe, tf.where(said, failures, _EMPTY), _UNSAFE)
-    written, place = _sorted(
-        written, place, tf.argsort(written.log_probability, 1, "DESCENDING", stable=True)
-    )
-    counted = tf.where(place == 0, written.interest, 0.0)
-    written, place = _sorted(written, place, tf.argsort(counted, 1, "DESCENDING", stable=True))
-    written, place = _sorted(written, place, tf.argsort(place, 1, stable=True))
-    repeated = _repeated(_alike(written.text, written.text, floors.near_duplicate)) & (place < _EMPTY)
-    place += tf.cast(repeated, tf.int32)
-    return _sorted(written, place, tf.argsort(place, 1, stable=True))[0]
+    return tf.where(written.safe, tf.where(said, failures, _EMPTY), _UNSAFE)
 
 
 def _sorted(written: Written, kind: Any, order: Any) -> tuple[Written, Any]:

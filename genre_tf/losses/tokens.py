@@ -47,6 +47,28 @@ def mean_token_loss(found: TokenLosses, weights: tf.Tensor | None = None) -> tf.
     return total / tf.maximum(sum_over_replicas(tf.reduce_sum(weights)), 1.0)
 
 
+def preference_loss(log_probabilities: tf.Tensor, reference: tf.Tensor, beta: float) -> tf.Tensor:
+    """How surely a writer prefers texts to others, compared with a reference: mean in nats, float32 [].
+
+    It is log 2 for the reference itself. `beta` is the strength of the bound on the distance to it.
+
+    Args:
+        log_probabilities: float32 [2 n], of n preferred texts and then of the n others, whole texts.
+        reference: likewise, by the writer that learning began with.
+        beta: above 0.
+
+    Source: Rafailov et al., "Direct Preference Optimization", 2023, equation 7.
+    """
+    preferred, other = tf.split(log_probabilities - reference, 2)
+    return tf.reduce_mean(tf.nn.softplus(-beta * (preferred - other)))
+
+
+def text_log_probabilities(found: TokenLosses, rows: Any) -> Any:
+    """Log probability of the whole target of each of the rows, float32 [rows]."""
+    of_target = found.losses * tf.cast(found.weights == 1.0, tf.float32)
+    return -tf.math.unsorted_segment_sum(of_target, found.rows, rows)
+
+
 def contrast_loss(found: TokenLosses, contrast_of: tf.Tensor) -> tf.Tensor:
     """How clearly a title identifies its own reader among two.
 
@@ -57,8 +79,7 @@ def contrast_loss(found: TokenLosses, contrast_of: tf.Tensor) -> tf.Tensor:
     Source: Qian et al., "Controllable Natural Language Generation with Contrastive Prefixes", 2022 (their
     discriminative loss over prefixes).
     """
-    of_target = found.losses * tf.cast(found.weights == 1.0, tf.float32)
-    of_row = tf.math.unsorted_segment_sum(of_target, found.rows, tf.shape(contrast_of)[0])  # [batch]
+    of_row = -text_log_probabilities(found, tf.shape(contrast_of)[0])  # [batch]
     compared = tf.cast(contrast_of >= 0, tf.float32)
     before_own = tf.gather(of_row, tf.maximum(contrast_of, 0))
     losses = tf.nn.softplus(before_own - of_row) * compared

@@ -27,6 +27,7 @@ from genre_tf.text.byte_pair import BytePair
 BACKBONE_FOLDER = "backbone"  # the news backbone before training, so that a run is complete
 CACHE_FOLDER = "cache"  # frozen states; can be deleted at any time
 FOLDER = "generation"
+PREFERENCE = "preference"  # folder of the writer that preference learning has made of the adapted one
 _CATEGORIES_FILE = "categories.json"
 
 Model = TypeVar("Model", TwoTower, Ranker)
@@ -208,7 +209,8 @@ def _with_weights(model: Model, run: Path, stage: str, trained: bool) -> Model:
 def save_generator_sizes(writer: Writer, folder: Path) -> None:
     """Write everything of a writer except the weights: vocabulary, sizes, common words."""
     folder.mkdir(parents=True, exist_ok=True)
-    describe(writer, folder, **({"towers": writer.towers} if writer.towers else {}))
+    origin = {"towers": writer.towers, "adapted": writer.adapted}
+    describe(writer, folder, **{name: value for name, value in origin.items() if value})
 
 
 def towers_fingerprint(run: Path) -> str | None:
@@ -236,21 +238,35 @@ def check_towers(run: Path) -> None:
     Raises:
         InputError: the towers were trained again since, so the reader's vector would have another meaning.
     """
-    if not reads_towers_of(run, run / FOLDER):
+    if not reads_towers_of(run, writer_folder(run)):
         raise InputError(
             f"{run / FOLDER} was trained with other towers than {run} has now, because retrieval was trained "
             f"again; run: genre train generation --run {run}"
         )
 
 
-def load_generator(run: Path, *, trained: bool = True) -> Writer:
+def writer_folder(run: Path) -> Path:
+    """The folder of a run's writer: of preference learning, if that began with the adapted writer there is."""
+    weights, learned = run / FOLDER / WEIGHTS_FILE, run / PREFERENCE
+    if not (weights.is_file() and (learned / WEIGHTS_FILE).is_file()):
+        return run / FOLDER
+    try:
+        begun = described_in(learned, Writer).get("adapted") == file_fingerprint(weights)
+    except InputError:
+        begun = False
+    return learned if begun else run / FOLDER
+
+
+def load_generator(run: Path, *, trained: bool = True, preference: bool = True) -> Writer:
     """The writer of a run; unless `trained`, with new random weights, into which others can be loaded.
+
+    Without `preference` it is the writer before preference learning.
 
     Raises:
         InputError: the run has no trained writer, or it was trained with other towers, or one of its files
             is missing or damaged.
     """
-    folder = run / FOLDER
+    folder = writer_folder(run) if preference else run / FOLDER
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise InputError(
@@ -261,7 +277,7 @@ def load_generator(run: Path, *, trained: bool = True) -> Writer:
     try:
         described = described_in(folder, Writer)
         writer = Writer.from_config(described["config"])
-        writer.towers = described.get("towers")
+        writer.towers, writer.adapted = described.get("towers"), described.get("adapted")
         if trained:
             writer.load_weights(weights)
     except (OSError, ValueError, KeyError, TypeError, InputError) as error:

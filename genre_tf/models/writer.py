@@ -95,6 +95,8 @@ class Writer(TextModel):
         self.common_words = tuple(common_words)
         self.towers: str | None = None
         """SHA-256 of the weights of the towers whose reader vectors it was trained with; None if unknown."""
+        self.adapted: str | None = None
+        """SHA-256 of the weights of the adapted writer that preference learning began with; None without."""
         self.reader_prefix = ReaderPrefix(
             user_dimension=user_dimension,
             prefix_tokens=prefix_tokens,

@@ -40,19 +40,24 @@ def train_halves(run: Path, report: Report, halves: Sequence[str] = (CHOOSER, JU
         InputError: the run folder is being trained, or a half of the readers has no clicks.
     """
     config = read_config(run / "config.toml")
-    wanted = [StageFiles(run, half, _made_from(run, config, half)) for half in halves]
-    missing = [files for files in wanted if files.finished() is None]
-    if not missing:
+    if all(_files(run, config, half).finished() for half in halves):
         return
     with run_lock(run):
         data = load_stage_data(run, config, report)
-        for files in missing:
-            own = readers_of_half(data, files.stage)
-            settings = config_of_half(config, files.stage)
-            report(f"training the {files.stage}: the click model of half of the readers")
-            training = ready_ranking(own, settings, files, report, Distribution.one())
-            training = replace(training, finish=None)  # which is for ranking the whole pool
-            files.finish(training.fit(files, report))
+        for half in halves:
+            train_half(data, config, half, report)
+
+
+def train_half(data: StageData, config: RunConfig, half: str, report: Report) -> None:
+    """Train one of the click models of a run whose lock is held, unless it is trained."""
+    files = _files(data.run, config, half)
+    if files.finished() is not None:
+        return
+    report(f"training the {half}: the click model of half of the readers")
+    settings = config_of_half(config, half)
+    training = ready_ranking(readers_of_half(data, half), settings, files, report, Distribution.one())
+    training = replace(training, finish=None)  # which is for ranking the whole pool
+    files.finish(training.fit(files, report))
 
 
 def readers_of_half(data: StageData, half: str) -> StageData:
@@ -78,8 +83,9 @@ def of_half(columns: ImpressionColumns, half: str) -> npt.NDArray[np.bool_]:
     return np.fromiter((half_of(user) == half for user in users), bool, len(columns))
 
 
-def _made_from(run: Path, config: RunConfig, half: str) -> str:
+def _files(run: Path, config: RunConfig, half: str) -> StageFiles:
     settings = config_of_half(config, half)
     learned = learned_settings(settings.ranking)
     logs = load_manifest(run / "prepared")["outputs"]
-    return fingerprint(logs, settings.seed, asdict(settings.data), asdict(settings.news), learned, half)
+    shared = (logs, settings.seed, asdict(settings.data), asdict(settings.news))
+    return StageFiles(run, half, fingerprint(*shared, learned, half))

@@ -23,6 +23,7 @@ from genre_tf.models.checkpoint import (
     copy_backbone,
     reads_towers_of,
     save_backbone,
+    writer_folder,
 )
 from genre_tf.models.new_writer import check_generation, resolved_writer
 from genre_tf.models.news_encoder import Categories, check_encoder
@@ -30,6 +31,7 @@ from genre_tf.training.distribution import Distribution
 from genre_tf.training.generation import ToVectors, ready_generation
 from genre_tf.training.loop import Training
 from genre_tf.training.observers import Observers
+from genre_tf.training.preference import ready_preference
 from genre_tf.training.progress import Estimate, FitResult, Report, comparison, duration
 from genre_tf.training.ranking import check_teacher, ready_ranking, teacher_identity
 from genre_tf.training.retrieval import ready_retrieval
@@ -48,8 +50,12 @@ STAGES: dict[str, Callable[..., Training]] = {
     "retrieval": ready_retrieval,
     "ranking": ready_ranking,
     "generation": ready_generation,
+    "preference": ready_preference,
 }
 """What gets each stage ready: `(data, config, files, report, devices) -> Training`."""
+
+USUAL = ("retrieval", "ranking", "generation")
+"""The stages of `genre train all`."""
 
 _AGAIN = "again.json"  # exists while a training with --again is unfinished
 _FEW_STEPS = 20  # over before they could be timed
@@ -128,7 +134,10 @@ def train(
         made_from = stage_fingerprints(run, config)
         start = start_run(config)
         chosen = [
-            StageFiles(run, stage, made_from[stage], start, observers) for stage in STAGES if stage in stages
+            # Preference learning begins with the run's own writer, whatever that continues.
+            StageFiles(run, name, made_from[name], None if name == "preference" else start, observers)
+            for name in STAGES
+            if name in stages
         ]
         # After an interruption the same command resumes the new training.
         begun = json.dumps({files.stage: files.made_from for files in chosen})
@@ -185,6 +194,13 @@ def check_stages(stages: Collection[str], run: Path, config: RunConfig) -> None:
                 f"'genre train retrieval --run {run}' or 'genre train all'"
             )
         check_generation(config.generation, start)
+    if "preference" in stages:
+        for stage in USUAL:
+            if stage not in stages and not StageFiles(run, stage, "").trained.is_file():
+                raise InputError(
+                    f"{run} has no trained {stage} stage, which preference learning needs; run "
+                    f"'genre train {stage} --run {run}' or 'genre train all'"
+                )
 
 
 def _check_start(start: Path, stages: Collection[str], run: Path, config: RunConfig) -> None:
@@ -207,7 +223,7 @@ def _check_start(start: Path, stages: Collection[str], run: Path, config: RunCon
             f"the weights of {start} do not fit these settings: {'; '.join(differing)}. Keep the earlier "
             "settings, or train from the beginning without --from"
         )
-    for stage in stages:
+    for stage in (stage for stage in stages if stage != "preference"):
         earlier = StageFiles(start, stage, "")
         if not earlier.trained.is_file():
             raise InputError(f"{start} has no trained {stage} stage to continue from; give another --from")
@@ -231,6 +247,9 @@ def _train_stages(
         found = files.finished()
         if found is not None and files.stage == "generation" and not reads_towers_of(run, files.folder):
             report("generation was trained with other towers than the run has now; it is trained again")
+            files.forget()
+        elif found is not None and files.stage == "preference" and writer_folder(run) != files.folder:
+            report("preference began with another writer than the run has now; it is learned again")
             files.forget()
         elif found is not None:
             report(f"{files.stage} is trained with this data and these settings; kept (--again trains again)")
@@ -336,7 +355,8 @@ def stage_fingerprints(run: Path, config: RunConfig) -> dict[str, str]:
         for stage in STAGES
     }
     # The ranker's pool head depends on what the towers retrieve, and a writer reads their vectors.
-    return own | {stage: fingerprint(own[stage], own["retrieval"]) for stage in ("ranking", "generation")}
+    own |= {stage: fingerprint(own[stage], own["retrieval"]) for stage in ("ranking", "generation")}
+    return own | {"preference": fingerprint(own["preference"], own["generation"])}
 
 
 def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:

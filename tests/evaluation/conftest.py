@@ -89,7 +89,7 @@ def writing_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     run = tmp_path_factory.mktemp("writing") / "run"
     shutil.copytree(tiny_run, run)
     settings = GenerationConfig(
-        backbone="new", vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=96
+        backbone="new", trainable="all", vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=96
     )
     dimension = load_two_tower(run, trained=False).news.dimension
     parts = new_generator(settings, read_articles(run / "prepared"), dimension, run / FOLDER)

@@ -46,7 +46,7 @@ from genre_tf.models.text_model import save_own_weights
 from genre_tf.synth.newsroom import write_newsroom
 from genre_tf.synth.settings import NewsroomSettings
 from genre_tf.training.progress import FitResult
-from genre_tf.training.run_folder import STAGES, judge, train
+from genre_tf.training.run_folder import USUAL, judge, train
 from genre_tf.training.stage_data import load_stage_data
 
 STEPS = OptimizerConfig(
@@ -143,9 +143,9 @@ def _weights(run: Path, stage: str) -> dict[str, np.ndarray]:
 def later(days: Path, earlier: Path) -> Path:
     """A run of the second period, all three stages; the first one is as it was."""
     before = _files(earlier)
-    found = train(STAGES, days / "two", days / "later", _from(earlier), _quiet)
+    found = train(USUAL, days / "two", days / "later", _from(earlier), _quiet)
     assert _files(earlier) == before
-    for stage in STAGES:
+    for stage in USUAL:
         report = json.loads((days / "later" / "reports" / f"training-{stage}.json").read_text())
         assert report["older_before"] == found[stage].older_before is not None
         assert report["older_after"] == found[stage].older_after

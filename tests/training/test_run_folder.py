@@ -92,7 +92,7 @@ def test_a_refused_writer_setting_is_refused_before_anything_is_trained(tmp_path
     writer = GenerationConfig(**{"backbone": "new", **given})
     with pytest.raises(InputError, match=said):
         train(
-            run_folder.STAGES, data, tmp_path / "run", dataclasses.replace(CONFIG, generation=writer), silent
+            run_folder.USUAL, data, tmp_path / "run", dataclasses.replace(CONFIG, generation=writer), silent
         )
     assert not (tmp_path / "run").exists()
 
