@@ -246,7 +246,7 @@ def check_towers(run: Path) -> None:
 
 
 def writer_folder(run: Path) -> Path:
-    """The folder of a run's writer: of preference learning, if that began with the adapted writer there is."""
+    """The folder of a run's writer: of preference learning, if that began with its adapted writer."""
     weights, learned = run / FOLDER / WEIGHTS_FILE, run / PREFERENCE
     if not (weights.is_file() and (learned / WEIGHTS_FILE).is_file()):
         return run / FOLDER
