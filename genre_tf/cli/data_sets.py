@@ -35,6 +35,9 @@ def synth(
     impressions: Annotated[int, typer.Option(help="Impressions of all logged days.")] = _DEFAULTS.impressions,
     seed: Annotated[int, typer.Option(help="Equal seeds write equal files.")] = _DEFAULTS.seed,
     signals: Annotated[bool, typer.Option("--signals", help="Log how long each click was read.")] = False,
+    headline: Annotated[
+        float, typer.Option(help="Effect of a title's wording: standard deviation in log-odds of a click.")
+    ] = _DEFAULTS.headline,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
     json: Annotated[bool, typer.Option(help="Print newsroom.json.")] = False,
 ) -> None:
@@ -47,7 +50,13 @@ def synth(
     from genre_tf.synth.newsroom import write_newsroom
 
     settings = NewsroomSettings(
-        articles=articles, readers=readers, days=days, impressions=impressions, seed=seed, signals=signals
+        articles=articles,
+        readers=readers,
+        days=days,
+        impressions=impressions,
+        seed=seed,
+        signals=signals,
+        headline=headline,
     )
     progress.print(f"writing {articles:,} articles and {impressions:,} impressions of {readers:,} readers …")
     report = write_newsroom(out, settings, overwrite=overwrite)

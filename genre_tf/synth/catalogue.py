@@ -178,6 +178,12 @@ class Story:
             sentences.append(self._pick(self._topic.closings))
         return " ".join(self._sentence(sentence, past=True) for sentence in sentences)
 
+    def wordings(self) -> dict[str, str]:
+        """All headlines of the event, then its abstracts without closings: text to template."""
+        ways = [(template, False) for template in self._event.headlines]
+        ways += [(template, True) for template in self._event.abstracts]
+        return {self._sentence(template, past): template for template, past in ways}
+
     def _sentence(self, template: str, past: bool) -> str:
         text = self._tell(template, past)
         return text[0].upper() + text[1:]
@@ -216,6 +222,9 @@ class Catalogue:
     topic: NDArray[np.int32]  # [n]
     entities: NDArray[np.int32]  # [n, 2], entity numbers; entity e belongs to topic e // ENTITIES_PER_TOPIC
     quality: NDArray[np.float64]  # [n], latent, standard normal
+    headline: NDArray[np.float64]  # [n], effect of the title's wording in log-odds
+    # Of each article the texts that tell it, with their effects in log-odds; empty without such effects.
+    headlines: list[dict[str, float]]
     category_of_topic: NDArray[np.int32]  # [topics]
     topics: list[str]  # names, `category/subcategory`
     entity_names: list[str]
@@ -238,6 +247,8 @@ def write_catalogue(settings: NewsroomSettings, rng: np.random.Generator) -> Cat
     entities = topic[:, None] * ENTITIES_PER_TOPIC + np.stack([first, second], axis=1)
     articles = []
     titles: set[str] = set()
+    effects = _effects_of_wordings(settings, topics)
+    headline, headlines = np.zeros(settings.articles), []
     for row in range(settings.articles):
         of_topic = topics[topic[row]]
         about = [entity_names[entity] for entity in entities[row]]
@@ -251,6 +262,9 @@ def write_catalogue(settings: NewsroomSettings, rng: np.random.Generator) -> Cat
         titles.add(title)
         texts = (of_topic.category, of_topic.subcategory, title, story.abstract())
         articles.append(Article(f"N{row + 1}", *texts))
+        if effects:
+            headlines.append({text: effects[template] for text, template in story.wordings().items()})
+            headline[row] = headlines[row][title]
         if not event.has_other:
             entities[row, 1] = NO_ENTITY
     return Catalogue(
@@ -259,7 +273,19 @@ def write_catalogue(settings: NewsroomSettings, rng: np.random.Generator) -> Cat
         topic=topic,
         entities=entities.astype(np.int32),
         quality=rng.standard_normal(settings.articles),
+        headline=headline,
+        headlines=headlines,
         category_of_topic=np.array([categories.index(topic.category) for topic in topics], dtype=np.int32),
         topics=[f"{topic.category}/{topic.subcategory}" for topic in topics],
         entity_names=entity_names,
     )
+
+
+def _effects_of_wordings(settings: NewsroomSettings, topics: tuple[Topic, ...]) -> dict[str, float]:
+    """The effect of each template in log-odds; it has its own random generator, as `Dwell` has."""
+    if not settings.headline:
+        return {}
+    rng = np.random.Generator(np.random.PCG64([settings.seed, 2]))
+    events = [event for topic in topics for event in topic.events]
+    templates = [template for event in events for template in (*event.headlines, *event.abstracts)]
+    return dict(zip(templates, rng.normal(0.0, settings.headline, len(templates)).tolist(), strict=True))

@@ -30,8 +30,9 @@ def write_newsroom(
 
     Args:
         out: folder to write: `train/` and `dev/` with `news.tsv`, `behaviors.tsv` and `truth.tsv`
-            (impression id, then the true click probability of each candidate in its order), and
-            `newsroom.json`.
+            (impression id, then the true click probability of each candidate in its order),
+            `newsroom.json`, and for `settings.headline` above 0 `headlines.tsv` (article id, effect in
+            log-odds, text).
         settings: what to write; the same settings give the same files.
         overwrite: whether an existing newsroom may be replaced.
 
@@ -77,6 +78,8 @@ def write_newsroom(
             "oracle": oracle,
             "example_readers": _example_readers(life.histories, readers, catalogue),
         }
+        if catalogue.headlines:
+            _write_headlines(folder / "headlines.tsv", catalogue)
         (folder / "newsroom.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 
@@ -87,6 +90,14 @@ def _write_news(path: Path, catalogue: Catalogue, before_hours: float) -> None:
         for article in catalogue.articles[:count]:
             fields = (article.news_id, article.category, article.subcategory, article.title, article.abstract)
             file.write("\t".join((*fields, "", "[]", "[]")) + "\n")
+
+
+def _write_headlines(path: Path, catalogue: Catalogue) -> None:
+    """A line for each text that tells an article: id, effect on a click in log-odds, text."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for article, headlines in zip(catalogue.articles, catalogue.headlines, strict=True):
+            for text, effect in headlines.items():
+                file.write(f"{article.news_id}\t{effect:.6g}\t{text}\n")
 
 
 class _Row(NamedTuple):

@@ -22,7 +22,8 @@ def test_the_example_of_a_public_name_runs(name: str, contract_models: Path, con
 
 def test_a_client_needs_no_tensorflow() -> None:
     code = (
-        "import sys; from genre_tf.serving import AsyncClient, Client; assert 'tensorflow' not in sys.modules"
+        "import sys; from genre_tf.serving import AsyncClient, Client, choose_text; "
+        "assert 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -95,3 +95,14 @@ def test_the_entities_of_an_article_stand_in_its_title() -> None:
             assert entity // ENTITIES_PER_TOPIC == topic
             assert catalogue.entity_names[entity].lower() in article.title.lower()
         assert f"{article.category}/{article.subcategory}" == catalogue.topics[topic]
+
+
+def test_wordings_have_effects_on_request_and_nothing_else_changes_without_them() -> None:
+    plain, told = (
+        write_catalogue(NewsroomSettings(articles=300, headline=effect), generator()) for effect in (0.0, 0.3)
+    )
+    assert not plain.headlines and not plain.headline.any()
+    for article, texts, effect in zip(told.articles, told.headlines, told.headline, strict=True):
+        assert texts[article.title] == effect and len(texts) >= 4
+    effects = np.concatenate([list(texts.values()) for texts in told.headlines])
+    assert abs(effects.mean()) < 0.05 and 0.25 < effects.std() < 0.35

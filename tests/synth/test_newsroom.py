@@ -178,3 +178,18 @@ def test_the_verb_writes_a_newsroom_and_reports_the_oracle(tmp_path: Path) -> No
     answer = CliRunner().invoke(app, ["synth", str(tmp_path / "out"), *sizes, "--json"])
     assert answer.exit_code == 0, answer.output
     assert json.loads(answer.stdout)["oracle"]["dev"]["impressions"] == 50
+
+
+def test_titles_with_a_better_wording_are_clicked_more_and_the_truth_names_the_effects(
+    tmp_path: Path,
+) -> None:
+    settings = replace(SMALL, headline=2.0)
+    write_newsroom(tmp_path, settings)
+    lines = [line.split("\t") for line in (tmp_path / "headlines.tsv").read_text("utf-8").splitlines()]
+    effects = {(news_id, text): float(effect) for news_id, effect, text in lines}
+    articles = read_split(tmp_path, "dev").articles
+    shown, clicked = [], []
+    for one in read_split(tmp_path, "train").impressions:
+        shown += [effects[id, articles[id].title] for id in one.candidates]
+        clicked += one.clicked or ()
+    assert np.corrcoef(shown, clicked)[0, 1] > 0.1
