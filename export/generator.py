@@ -24,7 +24,8 @@ from genre_tf.funnel.recommender import reader_of_titles
 from genre_tf.funnel.search import open_variable
 from genre_tf.funnel.served_models import ServedModels, encode_titles
 from genre_tf.generation.safety import SafetyClassifier, SafetyList
-from genre_tf.generation.writer import WritingGraph, closeness, nothing_unsafe, writer_options
+from genre_tf.generation.tone import closest_half, has_tone, instruction, one_line
+from genre_tf.generation.writer import Style, WritingGraph, closeness, nothing_unsafe, writer_options
 from genre_tf.models.writer import Writer
 
 _SAMPLE = 1000  # number of articles that the threshold is measured on
@@ -36,7 +37,7 @@ Answer = dict[str, tf.Tensor]
 
 @dataclass(eq=False)
 class GeneratorServable:
-    """The signatures `generate` and `answer`."""
+    """The signatures `generate`, `generate_styled` and `answer`."""
 
     writer: WritingGraph  # writes texts and ranks them
     models: ServedModels  # compute the reader's vector, and the interest in a text
@@ -46,7 +47,7 @@ class GeneratorServable:
     classifier: SafetyClassifier | None = None  # None: only lists and patterns find unsafe texts
 
     def __post_init__(self) -> None:
-        # Each is traced once for both the SavedModel and its reference, and the decode loop once for both
+        # Each is traced once for both the SavedModel and its reference, and the decode loop once for all
         # signatures, because these are the largest graphs here.
         self._write = tf.function(self._write_for, autograph=False)
         for one in SIGNATURES[GENERATOR].values():
@@ -57,8 +58,30 @@ class GeneratorServable:
         self, history_text: tf.Tensor, source: tf.Tensor, kind: tf.Tensor, seed: tf.Tensor
     ) -> Answer:
         """Write texts for readers, best first, unsafe last; arguments as in `WritingGraph.__call__`."""
-        source, kind = parsing.clean_text(source), parsing.clean_text(kind)
-        return self._write(parsing.clean_text(history_text), source, kind, seed)
+        blank = tf.fill(tf.shape(kind), "")
+        return self.generate_styled(history_text, source, kind, seed, blank, blank)
+
+    def generate_styled(
+        self,
+        history_text: tf.Tensor,
+        source: tf.Tensor,
+        kind: tf.Tensor,
+        seed: tf.Tensor,
+        tone: tf.Tensor,
+        topic: tf.Tensor,
+    ) -> Answer:
+        """As `generate`, in a tone, string [B], and about a topic, string [B]; "" for any.
+
+        Without a source the topic is the source. Otherwise it is, like the tone, an instruction, if the
+        writer follows instructions; and of the samples those that follow both come first.
+        """
+        history_text, source, kind, tone, topic = map(
+            parsing.clean_text, (history_text, source, kind, tone, topic)
+        )
+        topic = one_line(topic)
+        alone = tf.equal(tf.strings.strip(source), "")
+        source, topic = tf.where(alone, topic, source), tf.where(alone, "", topic)
+        return self._write(history_text, source, kind, seed, tone, topic)
 
     def answer(self, question: tf.Tensor, history_text: tf.Tensor, seed: tf.Tensor) -> Answer:
         """Answer questions from the nearest articles: best texts and nearest evidence first.
@@ -72,8 +95,8 @@ class GeneratorServable:
         close &= tf.not_equal(question, "")[:, None]
         ids, titles, texts = self.evidence.columns(rows, close)
         source = tf.strings.reduce_join(tf.concat([question[:, None], texts], 1), 1, separator="\n")
-        kind = tf.fill(tf.shape(question), "answer")
-        written = self._write(parsing.clean_text(history_text), source, kind, seed)
+        kind, blank = tf.fill(tf.shape(question), "answer"), tf.fill(tf.shape(question), "")
+        written = self._write(parsing.clean_text(history_text), source, kind, seed, blank, blank)
         answered = tf.reduce_any(close, axis=1, keepdims=True) & written["safe"]  # [B, N]
         return {
             "text": tf.where(answered, written["text"], ""),
@@ -87,7 +110,13 @@ class GeneratorServable:
         write_servable(folder, GENERATOR, self, self.writer, self.evidence, *self.models.tokenizers())
 
     def _write_for(
-        self, history_text: tf.Tensor, source: tf.Tensor, kind: tf.Tensor, seed: tf.Tensor
+        self,
+        history_text: tf.Tensor,
+        source: tf.Tensor,
+        kind: tf.Tensor,
+        seed: tf.Tensor,
+        tone: tf.Tensor,
+        about: tf.Tensor,
     ) -> Answer:
         titles = parsing.newest(parsing.split_history_titles(history_text), self.max_history)
         reader, clicks, mask = reader_of_titles(self.models, titles)
@@ -113,7 +142,13 @@ class GeneratorServable:
             parts = (encoded(texts.ref()), encoded(source[:, None].ref()), clicks)
             return closeness(*map(encoder.topic_part, parts), mask)
 
-        return self.writer(history_text, source, kind, seed, reader, interest, unsafe, topic).served()
+        def styled(texts: tf.Tensor) -> tf.Tensor:
+            (vectors,) = encode_titles(about, encoder)
+            near = closest_half(*map(encoder.topic_part, (encoded(texts.ref()), vectors)))
+            return has_tone(texts, tone) & (near | tf.equal(about, "")[:, None])
+
+        style = Style(instruction(tone, about), styled)
+        return self.writer(history_text, source, kind, seed, reader, interest, unsafe, topic, style).served()
 
 
 def generator_servable(

@@ -291,4 +291,6 @@ def _columns(catalogue: Catalogue, seed: int) -> dict[str, list[Any]]:
         "views": [numbers[0], *numbers[:0:-1]],
         "kind": ["title", "title", "summary", "body", b"\xff", "no such kind"],
         "seed": list(range(1, 7)),
+        "tone": ["lively", "", "plain", "neutral", b"\xff", "no such tone"],
+        "topic": ["sports", "", "", "word " * 3000, odd, " \n "],
     }

@@ -29,6 +29,9 @@ EXAMPLES_INPUT = "inputs"
 KINDS = ("title", "summary", "body")
 """Kinds of text that `generate` writes; any other value means the first."""
 
+TONES = ("neutral", "plain", "lively")
+"""Tones that `generate_styled` can be asked for; any other value means none."""
+
 COUNTERS = (
     "clicks",
     "views",
@@ -105,6 +108,13 @@ _PROBABILITY = Output("click_probability", "float32", "BC", PADDING_NUMBER)
 _SCORED = (_PROBABILITY, Output("known", "bool", "BC", False))
 _VECTOR = (Output("embedding", "float32", "BD"),)
 _WRITTEN = (Output("text", "string", "BN"), Output("interest", "float32", "BN"))
+_GENERATE = (_HISTORY_TEXT, Input("source", "text"), Input("kind", "text"), _SEED)
+_GENERATED = (
+    *_WRITTEN,
+    Output("log_probability", "float32", "BN"),
+    Output("grounding", "float32", "BN"),
+    Output("safe", "bool", "BN"),
+)
 
 
 def _numbers(*names: str) -> tuple[Input, ...]:
@@ -140,16 +150,8 @@ SIGNATURES = {
         Signature("regress", (Input(EXAMPLES_INPUT, "example"),), (Output("outputs", "float32", "B"),)),
     ),
     GENERATOR: _by_name(
-        Signature(
-            "generate",
-            (_HISTORY_TEXT, Input("source", "text"), Input("kind", "text"), _SEED),
-            (
-                *_WRITTEN,
-                Output("log_probability", "float32", "BN"),
-                Output("grounding", "float32", "BN"),
-                Output("safe", "bool", "BN"),
-            ),
-        ),
+        Signature("generate", _GENERATE, _GENERATED),
+        Signature("generate_styled", (*_GENERATE, Input("tone", "text"), Input("topic", "text")), _GENERATED),
         Signature(
             "answer",
             (Input("question", "text"), _HISTORY_TEXT, _SEED),

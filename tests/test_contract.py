@@ -23,6 +23,7 @@ CALLS = [
     calls.embed_user([["N1"]]),
     calls.explain([["N1"]], [["N2"]]),
     calls.generate([["a title"]], ["a source"], ["summary"], [1]),
+    calls.generate_styled([["a title"]], ["a source"], ["title"], [1], ["lively"], ["sports"]),
     calls.answer(["a question?"], [["a title"]], [1]),
 ]
 

@@ -280,6 +280,8 @@ def generate(
         str, typer.Option(help="Article to write from, or a file with it; default: from interest alone.")
     ] = "",
     kind: Annotated[str, typer.Option(help="What to write: title, summary or body.")] = "title",
+    tone: Annotated[str, typer.Option(help="Tone: neutral, plain or lively; default: any.")] = "",
+    topic: Annotated[str, typer.Option(help="What to write about, in a few words.")] = "",
     seed: Seed = 0,
     server: dict[str, Any],
     json: Json = False,
@@ -290,12 +292,17 @@ def generate(
 
     Example: genre generate --history-text "Storm closes schools" --source article.txt --kind title
     """
-    from genre_tf.serving.client.calls import check_kinds
+    from genre_tf.serving.client.calls import check_kinds, check_tones
 
     check_kinds([kind])  # before a server is looked for
+    check_tones([tone])
     titles, article = find_titles(**whose), read_text(source)
+    asked = [titles], [article], [kind], [seed]
     with open_client(**server) as client:
-        texts = client.generate([titles], [article], [kind], [seed])[0]
+        if tone or topic.strip():
+            texts = client.generate_styled(*asked, [tone], [topic])[0]
+        else:
+            texts = client.generate(*asked)[0]
     best = next((text for text in texts if text.safe), None)  # they are sorted
     if json:
         print_json({"texts": [{**asdict(text), "use": text is best} for text in texts]})

@@ -35,7 +35,7 @@ from genre_tf.generation.safety import load_classifier
 from genre_tf.generation.writer import WritingGraph, writer_options
 from genre_tf.losses.tokens import token_losses
 from genre_tf.metrics.ranking import ranking_metrics
-from genre_tf.metrics.text import copy_rate, distinct, perplexity, rouge
+from genre_tf.metrics.text import copy_rate, distinct, perplexity, rouge, sentiment
 from genre_tf.models.checkpoint import (
     CHOOSER,
     JUDGE,
@@ -85,8 +85,9 @@ def generation_metrics(
         "perplexity" and "bits_per_character" of clicked titles, given reader and abstract; the perplexity
         also without the abstract, with the reader's newest titles instead of the nearest to the abstract,
         without titles, and without the reader; ROUGE, distinct-n, grounding, "copy_rate" and
-        "unsafe_rate" of the likeliest headlines written from abstracts without a reader; the number of each;
-        and the baselines that copy the beginning of the abstract. None if the split has no such article.
+        "unsafe_rate" of the likeliest headlines written from abstracts without a reader; their "sentiment"
+        and that of the real titles, from -1 to 1; the number of each; and the baselines that copy the
+        beginning of the abstract. None if the split has no such article.
     """
     log = measured.log
     table = log.table
@@ -118,6 +119,8 @@ def generation_metrics(
         "grounding": headlines.grounding,
         "copy_rate": copy_rate(written, sources),
         "unsafe_rate": headlines.unsafe_rate,
+        "sentiment": sentiment(written),
+        "sentiment_of_titles": sentiment(titles),
         "clicked_titles": len(clicks),
         "headlines": len(articles),
         "baselines": copied,

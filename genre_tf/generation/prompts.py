@@ -108,6 +108,7 @@ class Prompts(tf.Module):
         self.end_id: int = tokenizer.token_id(form.end)
         self._chat = tuple(sorted((chat or {}).items()))
         self._pieces = _spelled(form, tokenizer)
+        self._turn_tokens = len(_ids(chat["between"], tokenizer)) if chat else 0
         self.fixed_tokens = max(sum(map(len, pieces)) for pieces in self._pieces)
         """Length of all pieces of the form, in tokens; of the longest kind of prompt."""
         self.sizes = sizes or PromptSizes.within(max_tokens, self.fixed_tokens)
@@ -129,15 +130,20 @@ class Prompts(tf.Module):
         special = (self.tokenizer.token_id(token) for token in self.tokenizer.special_tokens)
         return [token_id for token_id in special if token_id != self.end_id]
 
-    def to_continue(self, history_text: Any, source: Any, kind: Any) -> Prompt:
+    def to_continue(
+        self, history_text: Any, source: Any, kind: Any, instruction: Any | None = None
+    ) -> Prompt:
         """Prompts for the decode loop; invalid UTF-8 is read as U+FFFD.
 
         Args:
             history_text: string [batch], titles joined by line breaks, oldest first; "" for a new reader.
             source: string [batch], an article to write from; "" to write from interest alone.
             kind: string [batch], one of KINDS; any other value means title.
+            instruction: string [batch], more to say behind the form's own; a form without one ignores it.
         """
         parts, has_reader = self._prompt(history_text, source, kind)
+        if instruction is not None and self._chat:
+            parts = self._instructed(parts, instruction)
         prompt, source_ids = tf.concat(parts, axis=1), parts[3]
         length = _lengths(prompt)[:, None]
         dense = prompt.to_tensor()  # [batch, time], padded on the right
@@ -259,22 +265,21 @@ class Prompts(tf.Module):
         before, between, behind = (tf.gather(tf.ragged.constant(rows, tf.int32), which) for rows in pieces)
         return [before, history, between, source_ids, behind], has_reader
 
+    def _instructed(self, parts: list[Any], instruction: Any) -> list[Any]:
+        """The parts of a prompt with an instruction, whose room is taken from the source's end."""
+        *others, source_ids, behind = parts
+        said = tf.where(instruction == "", "", tf.strings.join([" ", readable(instruction)]))
+        told = self.tokenizer.encode(said)[:, : self.sizes.source_tokens // 2]
+        room = self.sizes.source_tokens - told.row_lengths()
+        place = tf.ragged.range(source_ids.row_lengths())
+        fits = place.with_values(place.values < tf.gather(room, place.value_rowids()))
+        task, turn = behind[:, : -self._turn_tokens], behind[:, -self._turn_tokens :]
+        return [*others, tf.ragged.boolean_mask(source_ids, fits), task, told, turn]
+
 
 def _spelled(form: PromptForm, tokenizer: Any) -> tuple[tuple[tuple[int, ...], ...], ...]:
     """Token ids of the pieces of each kind of prompt."""
-    special = sorted(tokenizer.special_tokens, key=len, reverse=True)
-    parts = re.compile("(" + "|".join(map(re.escape, special)) + ")")
-
-    def ids(piece: str) -> tuple[int, ...]:
-        found: list[int] = []
-        for part in filter(None, parts.split(piece)):
-            if part in special:
-                found.append(tokenizer.token_id(part))
-            else:
-                found += tokenizer.encode(tf.constant([part])).flat_values.numpy().tolist()
-        return tuple(found)
-
-    known = {piece: ids(piece) for pieces in form.pieces for piece in pieces}
+    known = {piece: _ids(piece, tokenizer) for pieces in form.pieces for piece in pieces}
     return tuple(tuple(known[piece] for piece in pieces) for pieces in form.pieces)
 
 
@@ -303,6 +308,18 @@ def _packed(tokens: Any, order: Any, real: Any, most: int, *, whole: bool) -> An
     return ragged.from_value_rowids(
         tf.boolean_mask(tokens.flat_values, kept), rows, tf.cast(batch, tf.int64), validate=False
     )
+
+
+def _ids(piece: str, tokenizer: Any) -> tuple[int, ...]:
+    """Token ids of a text in which special tokens are spelled out."""
+    special = sorted(tokenizer.special_tokens, key=len, reverse=True)
+    found: list[int] = []
+    for part in filter(None, re.split("(" + "|".join(map(re.escape, special)) + ")", piece)):
+        if part in special:
+            found.append(tokenizer.token_id(part))
+        else:
+            found += tokenizer.encode(tf.constant([part])).flat_values.numpy().tolist()
+    return tuple(found)
 
 
 def readable(text: Any) -> Any:

@@ -31,6 +31,13 @@ _READ_TITLES = 50  # newest titles of a history that a text must not repeat
 _CONTROL_CHARACTERS = r"[\x00-\x09\x0b-\x1f\x7f-\x{9f}]+"  # all except the line break
 
 
+class Style(NamedTuple):
+    """The tone and topic that texts should have."""
+
+    instruction: Any  # string [batch], for writers that follow instructions; "" for none
+    fits: Callable[[Any], Any]  # texts string [batch, n] -> bool [batch, n]
+
+
 class Written(NamedTuple):
     """Texts for a batch of readers, each column a candidate."""
 
@@ -213,6 +220,7 @@ class WritingGraph(tf.Module):
         interest: Interest,
         unsafe: Unsafe = nothing_unsafe,
         topic: Topic = any_topic,
+        style: Style | None = None,
     ) -> Written:
         """Write, score and rank texts.
 
@@ -225,14 +233,17 @@ class WritingGraph(tf.Module):
             interest: the click model.
             unsafe: a trained classifier, in addition to the lists of the options.
             topic: tells which texts are about something else than the source.
+            style: the tone and topic that texts should have; None: any.
 
         Returns:
             Texts and scores in the order of `rank`; valid UTF-8 and finite numbers. The grounding is
             relative to the source, or to the reader's titles if the source is empty: to whatever the writer
             was given.
         """
-        drawn = self.draw(history_text, source, kind, seed, user_vector, interest, unsafe, topic)
-        return rank(drawn, self.options.floors, self.read_titles(history_text))
+        told = None if style is None else style.instruction
+        drawn = self.draw(history_text, source, kind, seed, user_vector, interest, unsafe, topic, told)
+        fits = None if style is None else style.fits(drawn.text)
+        return rank(drawn, self.options.floors, self.read_titles(history_text), fits)
 
     def draw(
         self,
@@ -244,9 +255,10 @@ class WritingGraph(tf.Module):
         interest: Interest,
         unsafe: Unsafe = nothing_unsafe,
         topic: Topic = any_topic,
+        instruction: Any | None = None,
     ) -> Written:
-        """Write and score texts, in the order in which they were drawn; arguments as in `__call__`."""
-        decoded = self.decode(history_text, source, kind, seed, user_vector)
+        """Write and score texts, in the order in which they were drawn; arguments as in `decode`."""
+        decoded = self.decode(history_text, source, kind, seed, user_vector, instruction)
         text = self._text(decoded, kind)
         evidence = readable(tf.where(tf.strings.strip(source) == "", history_text, source))
         return Written(
@@ -263,9 +275,17 @@ class WritingGraph(tf.Module):
         """Titles that a text must not repeat: string [batch] -> string [batch, titles], padded with ""."""
         return tf.strings.split(readable(history_text), "\n")[:, -_READ_TITLES:].to_tensor("")
 
-    def decode(self, history_text: Any, source: Any, kind: Any, seed: Any, user_vector: Any) -> Decoded:
-        """Write token ids without ranking. Arguments as in `__call__`."""
-        prompt = self.prompts.to_continue(history_text, source, kind)
+    def decode(
+        self,
+        history_text: Any,
+        source: Any,
+        kind: Any,
+        seed: Any,
+        user_vector: Any,
+        instruction: Any | None = None,
+    ) -> Decoded:
+        """Write token ids without ranking. Arguments as in `__call__`; the instruction is that of a style."""
+        prompt = self.prompts.to_continue(history_text, source, kind, instruction)
         target_tokens = self.prompts.sizes.target_tokens
         long = self.prompts.kind_index(kind) > 0
         newline = tf.where(self.prompts.may_break_line(kind), NOTHING, self._newline)[:, None]  # [batch, 1]
@@ -300,20 +320,23 @@ class WritingGraph(tf.Module):
         return tf.where(self.prompts.may_break_line(kind)[:, None], text, one_line)
 
 
-def rank(written: Written, floors: Floors, read: Any | None = None) -> Written:
+def rank(written: Written, floors: Floors, read: Any | None = None, fits: Any | None = None) -> Written:
     """Sort each row, best first; numbers that were not finite become 0.
 
     A text passes if it is grounded, on topic, no copy of a title that the reader has already `read`, string
-    [batch, m], fluent beside the likeliest of the others, and no repetition of a text in front of it. Among
-    texts that pass, the reader's interest decides; they come first. Then come texts that fail once, twice
-    and so on, likelier ones first: a click model is never asked about what should not be read. Empty texts
-    and at the very end unsafe ones come last, whatever their values.
+    [batch, m], fluent beside the likeliest of the others, of the style asked for (`fits`, bool [batch, n]),
+    and no repetition of a text in front of it. Among texts that pass, the reader's interest decides; they
+    come first. Then come texts that fail once, twice and so on, likelier ones first: a click model is never
+    asked about what should not be read. Empty texts and at the very end unsafe ones come last, whatever their
+    values.
     """
     scores = {name: getattr(written, name) for name in ("interest", "log_probability", "grounding", "topic")}
     written = written._replace(
         **{name: tf.where(tf.math.is_finite(score), score, 0.0) for name, score in scores.items()}
     )
     place = _places(written, floors, read)
+    if fits is not None:
+        place += tf.cast(~fits & (place < _EMPTY), tf.int32)
     likelier = tf.argsort(written.log_probability, 1, "DESCENDING", stable=True)
     written, place = _sorted(written, place, likelier)
     counted = tf.where(place == 0, written.interest, 0.0)

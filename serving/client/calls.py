@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from genre_tf.contract import COUNTERS, GENERATOR, KINDS, RECOMMENDER, SIGNATURES
+from genre_tf.contract import COUNTERS, GENERATOR, KINDS, RECOMMENDER, SIGNATURES, TONES
 from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.client.messages import PredictRequest, read_json, to_array, write_json, write_proto
 
@@ -249,12 +249,31 @@ def generate(
         seeds: an int64 for each reader; the same seed writes the same text.
     """
     check_kinds(kinds)
-    names = ("text", "interest", "log_probability", "grounding", "safe")
+    return _call("generate", _texts, history_text=histories, source=sources, kind=kinds, seed=seeds)
 
-    def read(outputs: Outputs) -> list[list[GeneratedText]]:
-        return [[GeneratedText(*entry) for entry in _distinct(row)] for row in _rows(outputs, *names)]
 
-    return _call("generate", read, history_text=histories, source=sources, kind=kinds, seed=seeds)
+def generate_styled(
+    histories: Sequence[Titles],
+    sources: Sequence[str],
+    kinds: Sequence[str],
+    seeds: Sequence[int],
+    tones: Sequence[str],
+    topics: Sequence[str],
+) -> Call[list[list[GeneratedText]]]:
+    """Like `generate`, in a tone and about a topic; texts that follow both come first.
+
+    Args:
+        histories: titles that each reader clicked, oldest first; empty for a new reader.
+        sources: articles to write from; "" to write about the topic, or from interest alone.
+        kinds: what to write for each reader, of `genre_tf.contract.KINDS`.
+        seeds: an int64 for each reader; the same seed writes the same text.
+        tones: the tone for each reader, of `genre_tf.contract.TONES`; "" for any.
+        topics: what each text should be about, in a few words; "" for anything.
+    """
+    check_kinds(kinds)
+    check_tones(tones)
+    written = {"history_text": histories, "source": sources, "kind": kinds, "seed": seeds}
+    return _call("generate_styled", _texts, **written, tone=tones, topic=topics)
 
 
 def answer(
@@ -284,6 +303,13 @@ def check_kinds(kinds: Sequence[str]) -> None:
     for kind in kinds:
         if kind not in KINDS:
             raise InputError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+
+
+def check_tones(tones: Sequence[str]) -> None:
+    """Check that the generator knows each tone; "" is any."""
+    for tone in tones:
+        if tone not in ("", *TONES):
+            raise InputError(f"tone must be one of {', '.join(TONES)}, or empty for any; got {tone!r}")
 
 
 def join_ids(ids: Sequence[str]) -> str:
@@ -349,6 +375,11 @@ def _encoded(parts: str, rows: Sequence[Any]) -> np.ndarray:
 def _refuse_bare_string(values: Sequence[str]) -> None:
     if isinstance(values, str):
         raise InputError(f"a row must be a list of strings; got the string {values[:40]!r}")
+
+
+def _texts(outputs: Outputs) -> list[list[GeneratedText]]:
+    rows = _rows(outputs, "text", "interest", "log_probability", "grounding", "safe")
+    return [[GeneratedText(*entry) for entry in _distinct(row)] for row in rows]
 
 
 def _recommendations(outputs: Outputs) -> list[list[Recommendation]]:

@@ -111,6 +111,7 @@ class Client:
     embed_news = _asks(calls.embed_news)
     embed_user = _asks(calls.embed_user)
     generate = _asks(calls.generate)
+    generate_styled = _asks(calls.generate_styled)
     answer = _asks(calls.answer)
 
     def close(self) -> None:
@@ -179,6 +180,7 @@ class AsyncClient:
     embed_news: Any = _asks(calls.embed_news)
     embed_user: Any = _asks(calls.embed_user)
     generate: Any = _asks(calls.generate)
+    generate_styled: Any = _asks(calls.generate_styled)
     answer: Any = _asks(calls.answer)
 
     def within(self, timeout_s: float) -> "AsyncClient":

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from genre_tf.backbones.language_models import tiny_byte_pair
 from genre_tf.errors import InputError
-from genre_tf.generation.prompt_form import KINDS, chat_frame
+from genre_tf.generation.prompt_form import CONTROL_TOKENS, KINDS, chat_frame
 from genre_tf.generation.prompts import Prompts, PromptSizes
 
 SPECIAL = ("<|im_start|>", "<|im_end|>")
@@ -65,6 +65,26 @@ def test_a_row_to_learn_is_the_prompt_the_target_and_the_end_of_the_checkpoint(p
     ids, weight = rows["token_ids"][0], rows["label_weight"][0]
     assert spelled(prompts, ids) == prompt_of(prompts, "Storm hits", "Snow fell.", "title") + "Snow<|im_end|>"
     assert weight.numpy().tolist() == [0.0] * (len(ids) - 6) + [1.0] * 5 + [0.0]
+
+
+def test_a_further_instruction_follows_the_form_s_own_and_takes_room_from_the_source(
+    prompts: Prompts,
+) -> None:
+    told, long = "Write about snow.", "far " * 100
+    history, kind = tf.constant(["", "", ""]), tf.constant(["title"] * 3)
+    rows = prompts.to_continue(
+        history, tf.constant(["Snow fell.", long, long]), kind, tf.constant([told, told, ""])
+    )
+    short, cut, plain = (
+        spelled(prompts, ids[mask]) for ids, mask in zip(rows.token_ids, rows.mask, strict=True)
+    )
+    assert f"Snow fell.\n\nWrite a short headline for this article. {told}<|im_end|>" in short
+    assert f" {told}<|im_end|>" in cut and plain == prompt_of(prompts, "", long, "title")
+    lengths = tf.reduce_sum(tf.cast(rows.mask, tf.int32), axis=1).numpy()
+    assert lengths[1] == lengths[2] <= prompts.tokens
+    control = Prompts(tiny_byte_pair(CONTROL_TOKENS), SIZES)
+    ignored = control.to_continue(history[:1], tf.constant(["Snow"]), kind[:1], tf.constant([told]))
+    assert "about" not in spelled(control, ignored.token_ids[0])
 
 
 @pytest.mark.parametrize("token", [*SPECIAL, "<|endoftext|>"])

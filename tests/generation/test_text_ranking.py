@@ -8,7 +8,9 @@ import tensorflow as tf
 from genre_tf.generation.writer import Floors, Written, closeness, rank
 
 
-def ranked(texts: list[str], interest: list[float], read: Any = None, **other: Any) -> Written:
+def ranked(
+    texts: list[str], interest: list[float], read: Any = None, fits: Any = None, **other: Any
+) -> Written:
     count = len(texts)
     usual = {"log_probability": [-1.0], "grounding": [1.0], "safe": [True], "unsupported": [""]}
     usual |= {"topic": [1.0]}
@@ -16,7 +18,7 @@ def ranked(texts: list[str], interest: list[float], read: Any = None, **other: A
     written = Written(
         tf.constant([texts]), tf.constant([interest]), **{k: tf.constant([v]) for k, v in columns.items()}
     )
-    return rank(written, Floors(topic=0.2), read)
+    return rank(written, Floors(topic=0.2), read, fits)
 
 
 def order(written: Written) -> list[str]:
@@ -151,3 +153,11 @@ def test_rows_are_sorted_apart() -> None:
         tf.ones([2, 2]),
     )
     assert rank(written, Floors()).text.numpy().tolist() == [[b"b", b"a"], [b"c", b"d"]]
+
+
+def test_texts_of_the_style_asked_for_come_first_but_never_before_what_may_be_shown() -> None:
+    texts = ["liked", "asked for", "Asked for!", "", "Bad"]
+    fits = tf.constant([[False, True, True, True, True]])
+    safe = [True] * 4 + [False]
+    result = ranked(texts, [0.9, 0.2, 0.1, 0.9, 0.9], fits=fits, safe=safe)
+    assert order(result)[0] == "asked for" and order(result)[3:] == ["", "Bad"]

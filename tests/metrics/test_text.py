@@ -12,6 +12,7 @@ from genre_tf.metrics.text import (
     perplexity,
     rouge,
     self_bleu,
+    sentiment,
     word_count,
 )
 
@@ -124,3 +125,27 @@ def test_rouge_of_latin_letters_is_that_of_the_library():
 
 def test_other_scripts_have_words_in_rouge_too():
     assert rouge(["шторм закрыл школы"], ["Шторм закрыл города"])["rouge1"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "mood"),
+    [
+        ("Snow on Monday", 0),
+        ("Rescuers save two hikers", 1),
+        ("Two killed in crash", -1),
+        ("The film is NOT good", -1),
+        ("It isn't a bad year", 1),
+        ("Winner sued", 0),
+        ("他們獲救了", 1),
+        ("车祸造成两人死亡", -1),
+        ("没有死亡", 1),
+        ("", 0),
+    ],
+)
+def test_sentiment_reads_words_of_good_and_bad_news_and_negations(text, mood):
+    assert sentiment([text]) == mood
+
+
+def test_sentiment_of_texts_is_their_mean():
+    assert sentiment(["Two killed in crash", "Snow", "Rain", "Rain"]) == -0.25
+    assert sentiment([]) is None

@@ -150,6 +150,12 @@ def write_generator(folder: Path) -> None:
         outputs = {"text": text, "interest": number, "log_probability": -number, "grounding": number}
         outputs["safe"] = tf.stack([tf.equal(source, source), tf.equal(source, "")], axis=1)
         inputs = {"history_text": history, "source": source, "kind": kind, "seed": seed}
+        tone, topic = (v1.placeholder(tf.string, [None], name=name) for name in ("tone", "topic"))
+        in_tone = tf.strings.join([first, tone, topic], "|")
+        styled = (
+            {**inputs, "tone": tone, "topic": topic},
+            {**outputs, "text": tf.stack([in_tone, second], axis=1)},
+        )
         question = v1.placeholder(tf.string, [None], name="question")
         nothing = tf.fill(tf.shape(question), "")
         unknown = tf.equal(question, "Who?")
@@ -164,7 +170,8 @@ def write_generator(folder: Path) -> None:
             "evidence_title": tf.stack([evidence, nothing], axis=1),
         }
         asked = {"question": question, "history_text": history, "seed": seed}
-        _save(folder, session, {"generate": (inputs, outputs), "answer": (asked, answers)})
+        signatures = {"generate": (inputs, outputs), "generate_styled": styled, "answer": (asked, answers)}
+        _save(folder, session, signatures)
 
 
 def _save(folder: Path, session: Any, signatures: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:

@@ -18,6 +18,7 @@ QUESTIONS: list[tuple[str, tuple[Any, ...]]] = [
     ("score_counters", (HISTORY, CANDIDATES, [[1, 0], [2]], [[2, 1], [3]], [[0, 1], [2]])),
     ("score_text", ([["a"]], [["four", "sixsix"]])),
     ("generate", ([["a", "b"]], ["News"], ["body"], [3])),
+    ("generate_styled", ([["a", "b"]], ["News"], ["body"], [3], ["lively"], ["sports"])),
     ("answer", (["What?", "Who?"], [["a"], []], [1, 2])),
 ]
 

@@ -266,6 +266,17 @@ def test_the_text_to_use_is_marked_and_no_text_is_listed_twice(
     assert printed(capsys)["texts"] == [{"text": "What?|1|0", "interest": 0.5, "use": True}]
 
 
+def test_tone_and_topic_reach_the_writer_and_an_unknown_tone_is_refused(
+    contract_server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = functools.partial(generate, source="News", address=contract_server.grpc_address)
+    for tone, topic in (("lively", ""), ("", "ice hockey"), ("plain", "food")):
+        written(tone=tone, topic=topic)
+        assert capsys.readouterr().out.splitlines()[0] == f"title|1|0|{tone}|{topic}"
+    with pytest.raises(InputError, match=r"tone must be one of neutral, plain, lively, or empty.*'jolly'"):
+        generate(tone="jolly", address="127.0.0.1:1")
+
+
 def test_unsafe_texts_are_not_to_be_used(
     contract_server: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
