@@ -122,8 +122,8 @@ def draw_pools(
     mask = ~repeated & (np.arange(articles.shape[1]) < size[:, None])
     age_days = (hours[:, None] - published[articles]) / 24.0
     logits = settings.bias + tastes.taste(readers, articles)
-    logits += settings.popularity * catalogue.quality[articles] + catalogue.headline[articles]
-    logits -= settings.freshness_decay * age_days
+    logits += settings.popularity * catalogue.quality[articles] - settings.freshness_decay * age_days
+    logits += catalogue.headline[articles]
     return Pools(articles, mask, np.where(mask, 1.0 / (1.0 + np.exp(-logits)), 0.0))
 
 
