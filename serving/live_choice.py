@@ -20,9 +20,9 @@ _LEAST_COUNT = 0.5  # as in Jeffreys' prior; below it a beta distribution is nea
 class ChoiceOptions:
     """How much `choose_text` trusts the click model, and how soon it settles."""
 
-    # Views that the click model's probability counts as. More help a good model and hurt a bad one, and models
-    # judge wordings hardly better than chance (Ye et al.): with 15 the regret of a model that knows nothing
-    # stays under 0.6 of an even split's, with 30 it does not (measured).
+    # Views that the click model's probability counts as. More help a good model and hurt a bad one, and
+    # models judge wordings hardly better than chance (Ye et al.): with 15 the regret of a model that knows
+    # nothing stays under 0.6 of an even split's, with 30 it does not (measured).
     prior_views: float = 15.0
     # Every view counts as so many: texts that are probably worse are dropped sooner. 2 halves the variance,
     # as in Chapelle and Li; without it the regret at 1,000 views is an eighth higher (measured).
