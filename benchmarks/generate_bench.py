@@ -107,7 +107,7 @@ def _random_model(shape: _Shape) -> LanguageModel:
     made_up = (f"<{number}>" for number in range(shape.vocabulary - 257))
     words = [*printable_bytes(), *made_up, END_OF_TEXT]
     tokenizer = BytePair({word: number for number, word in enumerate(words)}, [])
-    dropout = {"dropout": 0.0} if shape.family is GPT2 else {}
+    dropout: dict[str, Any] = {"dropout": 0.0} if shape.family is GPT2 else {}
     return shape.family.new(tokenizer, **shape.sizes, **dropout)
 
 

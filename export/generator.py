@@ -140,7 +140,8 @@ class GeneratorServable:
 
         def topic(texts: tf.Tensor) -> tf.Tensor:
             parts = (encoded(texts.ref()), encoded(source[:, None].ref()), clicks)
-            return closeness(*map(encoder.topic_part, parts), mask)
+            written, origin, read = map(encoder.topic_part, parts)
+            return closeness(written, origin, read, mask)
 
         def styled(texts: tf.Tensor) -> tf.Tensor:
             (vectors,) = encode_titles(about, encoder)

@@ -1,7 +1,6 @@
 """Which of an article's approved texts to show next: Thompson sampling on live counters, in NumPy alone."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,7 +31,8 @@ class ChoiceOptions:
     most_odds: float = 2.0
 
 
-class TextChoice(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class TextChoice:
     """The text to show, and the probability that each one had of being shown, for the log."""
 
     index: int
@@ -86,7 +86,7 @@ def choose_text(
     if not (options.prior_views >= 0 and options.sharpness > 0 and options.most_odds >= 1):
         wrong = "prior_views must be at least 0, sharpness above 0 and most_odds at least 1"
         raise InputError(f"{wrong}; got {options}")
-    chance = best_probabilities(*_posterior(*counts, expected, options))
+    chance = best_probabilities(*_posterior(counts[0], counts[1], expected, options))
     return TextChoice(int(np.random.default_rng(seed).choice(chance.size, p=chance)), chance)
 
 

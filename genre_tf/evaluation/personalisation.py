@@ -133,7 +133,8 @@ class ServedWriter:
 
             def topic(written: Any) -> Any:
                 parts = (encoded(written), encoded(source[:, None]), for_ranker)
-                return closeness(*map(ranker.news.topic_part, parts), mask)
+                texts, origin, clicks = map(ranker.news.topic_part, parts)
+                return closeness(texts, origin, clicks, mask)
 
             drawn = self._writer.draw(
                 history,
