@@ -178,8 +178,8 @@ class TextRows:
         for start in range(0, len(forms), _ENCODED_AT_ONCE):
             row, keeps = np.divmod(forms[start : start + _ENCODED_AT_ONCE], 4)
             texts = {name: column[row] for name, column in self.texts.items()}
-            for name, keep in (("history", keeps & 2), ("source", keeps & 1)):
-                texts[name] = np.where(keep > 0, texts[name], "")
+            texts["history"] = self._history_texts(row, keeps & 2 > 0)
+            texts["source"] = np.where(keeps & 1 > 0, texts["source"], "")
             learned = self.prompts.to_learn(
                 *(tf.constant(texts[name].tolist()) for name in _COLUMNS), context_weight=0.0
             )
@@ -213,9 +213,7 @@ class TextRows:
                     readers = batch[np.asarray([*own, *(reader for _, reader in mine), *fillers], np.int64)]
                     rows, firsts = batch[places], [place // layout.parts for place, _ in mine]
                     texts = {name: column[rows] for name, column in self.texts.items()}
-                    texts["history"] = np.asarray(
-                        [self._history(row) if kept["history"][row] else "" for row in readers], object
-                    )
+                    texts["history"] = self._history_texts(readers, kept["history"][readers])
                     texts["source"] = np.where(kept["source"][rows], texts["source"], "")
                     contrast_of = [*[ORDINARY] * len(own), *firsts, *[FILLER] * len(fillers)]
                     yield (
@@ -261,9 +259,15 @@ class TextRows:
         drops_reader = draw > 1 - batching.drop_reader
         return {"history": has_reader & ~drops_reader, "source": ~drops_source}
 
-    def _history(self, row: int) -> str:
-        """All titles of a row's history; the prompt chooses among them."""
-        return history_text(self._table, self._histories[row])
+    def _history_texts(
+        self, rows: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.object_]:
+        """All titles of the histories of some rows, for the prompt to choose from; "" if not kept."""
+        texts = (
+            history_text(self._table, self._histories[row]) if keep else ""
+            for row, keep in zip(rows.tolist(), kept.tolist(), strict=True)
+        )
+        return np.fromiter(texts, object, len(rows))
 
     def _history_tokens(self) -> npt.NDArray[np.int64]:
         """About as many tokens as the titles of each row take in the prompt: int64 [n]."""
