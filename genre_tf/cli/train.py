@@ -122,7 +122,7 @@ def train(
         say(f"{distribution.replicas} replicas share each batch")
     told = Observers(**observers)
     found = train_stages(stages, data, run, settings, say, distribution, again, told, estimate=True)
-    if "generation" in found and not distribution.worker:
+    if {"generation", "preference"} & found.keys() and not distribution.worker:
         _say_quality(run)
     if json:
         print_json({name: dataclasses.asdict(result) for name, result in found.items()})

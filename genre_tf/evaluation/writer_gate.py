@@ -21,7 +21,7 @@ from genre_tf.evaluation.scored_log import evenly
 from genre_tf.evaluation.text_measures import Fluency, topic
 from genre_tf.evaluation.writer_quality import MIN_ABSTRACT_WORDS, written_titles
 from genre_tf.generation.grounding import FUNCTION_WORDS, Grounding
-from genre_tf.models.checkpoint import FOLDER, WEIGHTS_FILE
+from genre_tf.models.checkpoint import WEIGHTS_FILE, writer_folder
 from genre_tf.models.new_writer import resolved_writer
 from genre_tf.models.news_encoder import NewsEncoder
 from genre_tf.models.writer import Writer
@@ -191,7 +191,7 @@ def gate_articles(run: Path, table: ArticleTable) -> list[int]:
 
 def _made_from(run: Path, config: RunConfig) -> dict[str, Any]:
     """What a result depends on, in plain values of JSON."""
-    weights = run / FOLDER / WEIGHTS_FILE
+    weights = writer_folder(run) / WEIGHTS_FILE
     settings = config.generation
     made_from = {
         "weights": file_fingerprint(weights) if weights.is_file() else settings.backbone,

@@ -12,7 +12,7 @@ from genre_tf.cli import train
 from genre_tf.data.articles import PUBLISHED_UNKNOWN, Article, ArticleTable
 from genre_tf.data.checking import check_data
 from genre_tf.data.counters import epoch_seconds
-from genre_tf.data.mind import parse_iso_time, parse_time, read_split
+from genre_tf.data.mind import first_titles, parse_iso_time, parse_time, read_split
 from genre_tf.errors import InputError
 
 
@@ -29,6 +29,15 @@ def test_articles_and_impressions_are_read_in_the_order_of_the_files(write_split
     assert first.clicked == (True, False)
     assert split.faults == []
     assert split.labelled
+
+
+def test_the_first_titles_are_read_without_a_check_of_the_rows(write_split):
+    rows = ["N1\tnews\tworld\tStorm\t\t\t[]\t[]", "N1\tonly", "", "N2\tnews\tworld\tRain\t\t\t[]\t[]"]
+    assert first_titles(write_split(news=rows), "train") == ["Storm", "Rain"]
+    assert first_titles(write_split(news=rows), "train", most=2) == ["Storm"]
+    assert first_titles(write_split(news=b"\xff\n"), "train") == []
+    with pytest.raises(InputError, match="no split 'dev'"):
+        first_titles(write_split(), "dev")
 
 
 def test_a_reader_without_history_is_kept(write_split):

@@ -8,6 +8,7 @@ import pytest
 
 from genre_tf.backbones.language_models import load_language_model, save_language_model
 from genre_tf.config import (
+    ContinualConfig,
     DataConfig,
     GenerationConfig,
     NewsConfig,
@@ -15,12 +16,13 @@ from genre_tf.config import (
     RetrievalConfig,
     RunConfig,
     read_config,
+    write_config,
 )
 from genre_tf.data.prepared import load_manifest
 from genre_tf.errors import InputError
 from genre_tf.training import run_folder
 from genre_tf.training.progress import FitResult
-from genre_tf.training.run_folder import open_run, train, with_trained
+from genre_tf.training.run_folder import open_run, train, with_trained, with_writer
 from genre_tf.training.stage_data import Tenths
 from genre_tf.training.stage_files import run_lock
 
@@ -242,3 +244,22 @@ def test_skipped_rows_are_told(tmp_path, data):
     with run_lock(tmp_path / "run"):
         open_run(tmp_path / "run", tmp_path / "data", config, said.append)
     assert "bad rows skipped: 1; first: train/behaviors.tsv:41: columns" in said[1]
+
+
+def test_the_writer_of_a_run_suits_its_log_and_that_of_an_earlier_run_stays(tmp_path, data, monkeypatch):
+    monkeypatch.setattr("genre_tf.models.new_writer.pretrained_writer", lambda: "package:some/model.gguf")
+    assert with_writer(data, CONFIG, silent).generation.backbone == "package:some/model.gguf"
+    chinese = tmp_path / "zh" / "train"
+    shutil.copytree(data / "train", chinese)
+    news = (chinese / "news.tsv").read_text().replace("title number", "暴风雪来临")
+    (chinese / "news.tsv").write_text(news)
+    said = []
+    new = with_writer(chinese.parent, CONFIG, said.append)
+    assert (new.generation.backbone, new.generation.trainable) == ("new", "all")
+    assert len(said) == 1 and "language of these articles" in said[0]
+    (tmp_path / "monday").mkdir()
+    write_config(new, tmp_path / "monday" / "config.toml")
+    continued = dataclasses.replace(CONFIG, continual=ContinualConfig(from_run=str(tmp_path / "monday")))
+    assert with_writer(data, continued, silent).generation.backbone == "new"
+    with pytest.raises(InputError, match="no split 'train'"):
+        with_writer(tmp_path, CONFIG, silent)
