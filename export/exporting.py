@@ -30,7 +30,7 @@ from genre_tf.funnel.search import PartitionedOptions
 from genre_tf.funnel.served_models import ServedModels
 from genre_tf.generation.safety import SafetyClassifier, SafetyList, load_classifier, read_safety_list
 from genre_tf.models.checkpoint import PREFERENCE, WEIGHTS_FILE, load_ranker, load_two_tower
-from genre_tf.models.new_writer import writer_of
+from genre_tf.models.new_writer import with_writing, writer_of
 
 Report = Callable[[str], None]
 STAGES = ("retrieval", "ranking", "generation")
@@ -139,7 +139,7 @@ def export_run(
     if not run.is_dir():
         raise InputError(f"no run folder {run}: give one that `genre train` wrote")
     _check_folder(models)
-    config = read_config(run / "config.toml")
+    config = with_writing(run, read_config(run / "config.toml"))
     # Read before minutes of work, because a wrong list stops the export.
     safety = read_safety_list(options.safety_list) if options.safety_list else SafetyList()
     two_tower = load_two_tower(run)

@@ -32,6 +32,7 @@ from genre_tf.evaluation.whole_pool import Moments, Stages, learned_limit, pool_
 from genre_tf.evaluation.writer_quality import WriterEvaluation
 from genre_tf.metrics.ranking import click_ranks, ranking_metrics, recall
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, WEIGHTS_FILE, check_towers
+from genre_tf.models.new_writer import with_writing
 
 CUTOFFS = (10, 50, 100, 200, 500)
 MOST_READERS = 8
@@ -61,7 +62,7 @@ def evaluate_run(
         (models, retrieval, pool and generation before training), samples (texts written for some readers).
     """
     options = options or EvaluationOptions()
-    config = open_run(run)
+    config = with_writing(run, open_run(run))
     asked = [name.strip() for name in options.models.split(",") if name.strip()]
     names = chosen_models(run, config, asked)
     if options.generation and has_generator(run):

@@ -15,7 +15,7 @@ from genre_tf.backbones.language_models import (
 )
 from genre_tf.backbones.sources import INSTALL_SMOLLM2, pretrained_writer
 from genre_tf.backbones.trainable import check_fits, parse_trainable
-from genre_tf.config import GenerationConfig, RunConfig
+from genre_tf.config import GenerationConfig, RunConfig, WritingConfig
 from genre_tf.data.articles import ArticleTable
 from genre_tf.environment import multiplies_bfloat16
 from genre_tf.generation.grounding import common_words_of
@@ -30,6 +30,8 @@ from genre_tf.text.byte_pair_files import check_vocabulary_size
 _POORLY = "the writer is a small GPT-2 from scratch, which will write poorly"
 _LAST_LATIN = "\u024f"  # of Unicode's blocks of Latin letters up to Extended-B
 _LORA = "lora 16"
+# Of a model that was not adapted: what it draws wanders off, what it searches stays with the source.
+_SEARCHED = WritingConfig(strategy="beam", length_penalty=0.5)
 
 
 def resolved_writer(
@@ -98,6 +100,14 @@ def new_generator(
         common_words=common_words_of(table.titles, table.abstracts),
         word_weights=word_weights(corpus),
     )
+
+
+def with_writing(run: Path, config: RunConfig) -> RunConfig:
+    """The settings; a writer that the run has not trained searches its texts, unless they say how."""
+    generation = config.generation
+    if (run / FOLDER / WEIGHTS_FILE).is_file() or generation.writing != WritingConfig():
+        return config
+    return dataclasses.replace(config, generation=dataclasses.replace(generation, writing=_SEARCHED))
 
 
 def writer_of(

@@ -8,12 +8,13 @@ import pytest
 
 from genre_tf.backbones import language_models, sources
 from genre_tf.backbones.language_models import GPT2, save_language_model, tiny_byte_pair
-from genre_tf.config import GenerationConfig, RunConfig
+from genre_tf.config import GenerationConfig, RunConfig, WritingConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.errors import InputError
 from genre_tf.generation.prompts import HIDDEN
 from genre_tf.models import new_writer
-from genre_tf.models.new_writer import resolved_writer, writer_of
+from genre_tf.models.checkpoint import FOLDER, WEIGHTS_FILE
+from genre_tf.models.new_writer import resolved_writer, with_writing, writer_of
 
 ENGLISH = ["Storm closes schools", "Café wins prize", "2 : 1"]
 CHINESE = ["暴风雪即将来临", "NBA 总决赛今晚开始", "股市上涨"]
@@ -104,3 +105,13 @@ def test_a_checkpoint_that_follows_instructions_writes_without_training(tmp_path
 def test_a_model_that_knows_nothing_does_not_write_untrained(tmp_path, backbone):
     config = RunConfig(generation=GenerationConfig(backbone=backbone))
     assert writer_of(tmp_path, config, ArticleTable([]), print) is None
+
+
+def test_an_untrained_writer_searches_its_texts_unless_the_settings_say_how(tmp_path):
+    config = RunConfig()
+    assert with_writing(tmp_path, config).generation.writing.strategy == "beam"
+    chosen = RunConfig(generation=GenerationConfig(writing=WritingConfig(temperature=0.2)))
+    assert with_writing(tmp_path, chosen) == chosen
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / WEIGHTS_FILE).touch()
+    assert with_writing(tmp_path, config) == config
