@@ -38,7 +38,7 @@ class FrozenRows:
         if not np.array_equal(np.take(self.forms, places, mode="clip"), forms):
             raise ValueError("states of rows are asked for that were not computed")
         found, _ = self.states.gather(places)
-        return np.pad(found, [(0, 0), (0, time - found.shape[1]), (0, 0)])
+        return np.pad(found, [(0, 0), (0, time - found.shape[1]), (0, 0)]).astype(np.float32)
 
 
 class _Numbers:

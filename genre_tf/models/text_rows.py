@@ -177,9 +177,7 @@ class TextRows:
         rows = []
         for start in range(0, len(forms), _ENCODED_AT_ONCE):
             row, keeps = np.divmod(forms[start : start + _ENCODED_AT_ONCE], 4)
-            texts = {name: column[row] for name, column in self.texts.items()}
-            texts["history"] = self._history_texts(row, keeps & 2 > 0)
-            texts["source"] = np.where(keeps & 1 > 0, texts["source"], "")
+            texts = self._texts(row, row, keeps & 2 > 0, keeps & 1 > 0)
             learned = self.prompts.to_learn(
                 *(tf.constant(texts[name].tolist()) for name in _COLUMNS), context_weight=0.0
             )
@@ -212,9 +210,7 @@ class TextRows:
                     places = np.asarray([*own, *(place for place, _ in mine), *fillers], np.int64)
                     readers = batch[np.asarray([*own, *(reader for _, reader in mine), *fillers], np.int64)]
                     rows, firsts = batch[places], [place // layout.parts for place, _ in mine]
-                    texts = {name: column[rows] for name, column in self.texts.items()}
-                    texts["history"] = self._history_texts(readers, kept["history"][readers])
-                    texts["source"] = np.where(kept["source"][rows], texts["source"], "")
+                    texts = self._texts(rows, readers, kept["history"][readers], kept["source"][rows])
                     contrast_of = [*[ORDINARY] * len(own), *firsts, *[FILLER] * len(fillers)]
                     yield (
                         texts,
@@ -259,15 +255,25 @@ class TextRows:
         drops_reader = draw > 1 - batching.drop_reader
         return {"history": has_reader & ~drops_reader, "source": ~drops_source}
 
-    def _history_texts(
-        self, rows: npt.NDArray[np.int64], kept: npt.NDArray[np.bool_]
-    ) -> npt.NDArray[np.object_]:
-        """All titles of the histories of some rows, for the prompt to choose from; "" if not kept."""
-        texts = (
-            history_text(self._table, self._histories[row]) if keep else ""
-            for row, keep in zip(rows.tolist(), kept.tolist(), strict=True)
-        )
-        return np.fromiter(texts, object, len(rows))
+    def _texts(
+        self,
+        rows: npt.NDArray[np.int64],
+        readers: npt.NDArray[np.int64],
+        keeps_history: npt.NDArray[np.bool_],
+        keeps_source: npt.NDArray[np.bool_],
+    ) -> dict[str, npt.NDArray[np.object_]]:
+        """The columns of rows, with the histories of `readers`, other rows or the same; four arrays [n]."""
+        texts = {name: column[rows] for name, column in self.texts.items()}
+        histories = [
+            self._history(row) if keep else "" for row, keep in zip(readers, keeps_history, strict=True)
+        ]
+        texts["history"] = np.asarray(histories, object)
+        texts["source"] = np.where(keeps_source, texts["source"], "")
+        return texts
+
+    def _history(self, row: int) -> str:
+        """All titles of a row's history; the prompt chooses among them."""
+        return history_text(self._table, self._histories[row])
 
     def _history_tokens(self) -> npt.NDArray[np.int64]:
         """About as many tokens as the titles of each row take in the prompt: int64 [n]."""

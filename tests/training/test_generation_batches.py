@@ -209,7 +209,7 @@ def test_fixed_rows_have_one_shape_and_leave_out_a_batch_that_is_not_full(rows: 
     data = rows.batches(batching, seed=3, epochs=None, layout=BatchLayout(parts=2, wanted=(0, 1)))
     assert data.cardinality() == tf.data.INFINITE_CARDINALITY
     shapes = {name: tuple(spec.shape) for name, spec in data.element_spec.items()}
-    assert shapes["token_ids"] == shapes["labels"] == shapes["label_weight"] == (8, SIZES.tokens)
+    assert shapes["token_ids"] == shapes["labels"] == shapes["label_weight"] == (8, rows.prompts.tokens)
     assert shapes["has_reader"] == (8,) and shapes["user_vector"] == (8, 2)
     assert rows.mean_batches(batching) == 200 // 16
     epoch = np.concatenate([batch["user_vector"][:, 0] for batch in data.take(2 * (200 // 16))])
