@@ -54,6 +54,7 @@ from genre_tf.text.words import beginning, length_in_words
 MIN_ABSTRACT_WORDS = 8  # shorter abstracts give too little to write from
 MAX_HEADLINES = 200  # ROUGE moves by about 0.01 between samples
 MAX_CLICKS = 500  # perplexity is known to about 4%; a 135M writer reads them in 2 minutes on two cores
+MAX_CONTEXTS = 150  # in each of six contexts
 _BATCH_TEXTS = 32
 # Writing for them costs 5 texts each; more readers would only make the interval narrower than matters.
 MOST_IMPRESSIONS = 1000
@@ -70,6 +71,7 @@ class ClickedTitle:
     source: str
     title: str
     user_vector: npt.NDArray[np.float32]
+    reads_vector: bool | None = None  # whether the vector enters; None: if there is one, or a history
 
 
 def generation_metrics(
@@ -139,8 +141,33 @@ def headline_articles(articles: Collection[Article], learned: Collection[str]) -
     return evenly(fit, MAX_HEADLINES)
 
 
-def likelihood_metrics(parts: Writer, clicks: Sequence[ClickedTitle]) -> dict[str, float | None]:
-    """Perplexity of clicked titles: with all context, and without parts of it."""
+def reader_contexts(clicks: Sequence[ClickedTitle]) -> dict[str, list[ClickedTitle]]:
+    """The same clicks with the reader's own vector, none, or another reader's; each with and without titles.
+
+    With at most `MAX_CONTEXTS` clicks, of readers with a history: the texts are the same in each context, so
+    that fewer are enough to compare.
+    """
+    some = evenly([row for row in clicks if row.history], MAX_CONTEXTS)
+    others = [*some[1:], *some[:1]]
+    if len(some) < 2:
+        return {}
+    found = {}
+    for titles in (True, False):
+        rows = [row if titles else replace(row, history="") for row in some]
+        told = "titles" if titles else "no titles"
+        found |= {
+            f"own vector, {told}": [replace(row, reads_vector=True) for row in rows],
+            f"no vector, {told}": [replace(row, reads_vector=False) for row in rows],
+            f"another reader's vector, {told}": [
+                replace(row, reads_vector=True, user_vector=other.user_vector)
+                for row, other in zip(rows, others, strict=True)
+            ],
+        }
+    return found
+
+
+def likelihood_metrics(parts: Writer, clicks: Sequence[ClickedTitle]) -> dict[str, Any]:
+    """Perplexity of clicked titles: with all context, and without parts of it; see `reader_contexts` too."""
     title_loss = title_losses(parts)
     most = parts.prompts.sizes.history_titles
     contexts = {
@@ -155,10 +182,12 @@ def likelihood_metrics(parts: Writer, clicks: Sequence[ClickedTitle]) -> dict[st
         ],
     }
     losses = {name: title_loss(rows) for name, rows in contexts.items()}
+    of_readers = {name: title_loss(rows) for name, rows in reader_contexts(clicks).items()}
     characters = sum(len(row.title) for row in clicks)
     return {
         **{name: perplexity(*loss) if clicks else None for name, loss in losses.items()},
         # Unlike perplexity it does not depend on the size of the vocabulary.
+        "reader_contexts": {name: perplexity(*loss) for name, loss in of_readers.items()},
         "bits_per_character": losses["perplexity"][0] / math.log(2) / characters if characters else None,
     }
 
@@ -169,12 +198,14 @@ def title_losses(parts: Writer) -> Callable[[Sequence[ClickedTitle]], tuple[floa
     # A writer that reads no vectors gets those of the towers, whatever their width, and ignores them.
     readers = tf.TensorSpec([None, parts.reader_prefix.user_dimension or None], tf.float32)
 
-    @tf.function(input_signature=[texts, texts, texts, readers], autograph=False)
-    def of_batch(history: Any, source: Any, title: Any, user_vector: Any) -> tuple[Any, Any]:
+    given = tf.TensorSpec([None], tf.bool)
+
+    @tf.function(input_signature=[texts, texts, texts, readers, given], autograph=False)
+    def of_batch(history: Any, source: Any, title: Any, user_vector: Any, reads: Any) -> tuple[Any, Any]:
         kind = tf.fill(tf.shape(title), "title")
         rows = parts.prompts.to_learn(history, source, kind, title, context_weight=0.0)
-        rows["has_reader"] |= tf.reduce_any(user_vector != 0, axis=1)  # also without titles
-        losses = token_losses(parts, {**rows, "user_vector": user_vector}, False).losses
+        rows |= {"user_vector": user_vector, "has_reader": reads}
+        losses = token_losses(parts, rows, False).losses
         return tf.reduce_sum(losses), tf.size(losses)
 
     def title_loss(clicks: Sequence[ClickedTitle]) -> tuple[float, int]:
@@ -182,7 +213,15 @@ def title_losses(parts: Writer) -> Callable[[Sequence[ClickedTitle]], tuple[floa
         found = [(0.0, 0)]
         for batch in _batches(in_length):
             names = ("history", "source", "title", "user_vector")
-            loss, count = of_batch(*(tf.constant([getattr(row, name) for row in batch]) for name in names))
+            columns = [tf.constant([getattr(row, name) for row in batch]) for name in names]
+            reads = [
+                # Also without titles, if there is a vector.
+                bool(row.history) or bool(row.user_vector.any())
+                if row.reads_vector is None
+                else row.reads_vector
+                for row in batch
+            ]
+            loss, count = of_batch(*columns, tf.constant(reads))
             found.append((float(loss), int(count)))
         return sum(loss for loss, _ in found), sum(count for _, count in found)
 

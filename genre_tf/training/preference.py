@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from genre_tf.backbones.trainable import compute_in
 from genre_tf.config import RunConfig
 from genre_tf.data.learning_texts import TextExample, history_titles
 from genre_tf.data.prepared import file_fingerprint
@@ -74,7 +73,7 @@ class Pair:
 
 
 class PreferenceTrainer(Learner):
-    """Direct preference optimization; dropout is off, since the reference was computed without it."""
+    """Direct preference optimization; without dropout and in float32, so that only learning moves a text."""
 
     def __init__(self, model: Writer, beta: float) -> None:
         super().__init__(model)
@@ -169,7 +168,6 @@ def ready_preference(
     keras.utils.set_random_seed(config.seed)
     writer = load_generator(data.run, preference=False)
     writer.adapted = file_fingerprint(data.run / FOLDER / WEIGHTS_FILE)
-    compute_in(config.generation.precision, writer.language_model)
     shutil.rmtree(files.new, ignore_errors=True)
     files.new.mkdir(parents=True)
     save_generator_sizes(writer, files.new)

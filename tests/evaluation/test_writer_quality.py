@@ -31,6 +31,7 @@ from genre_tf.evaluation.writer_quality import (
     headline_articles,
     likeliest_titles,
     likelihood_metrics,
+    reader_contexts,
     reader_of,
     title_losses,
 )
@@ -71,6 +72,29 @@ def test_perplexity_of_a_clueless_generator_is_the_size_of_its_vocabulary(cluele
     tokens = int(tf.size(clueless.prompts.tokenizer.encode(tf.constant(titles)).flat_values)) + len(titles)
     bits = tokens * math.log2(size) / len("".join(titles))
     assert found["bits_per_character"] == pytest.approx(bits, rel=1e-4)
+
+
+def test_perplexity_is_told_by_what_the_writer_knows_of_the_reader(writing_run: Path) -> None:
+    parts = load_generator(writing_run)
+    vectors = np.random.default_rng(0).normal(size=(4, parts.reader_prefix.user_dimension))
+    clicks = [
+        replace(click(parts, f"News {at}", f"Old news {at}"), user_vector=row.astype(np.float32))
+        for at, row in enumerate(vectors)
+    ]
+    found = likelihood_metrics(parts, [*clicks, click(parts, "Without a history")])["reader_contexts"]
+    names = ("own vector", "no vector", "another reader's vector")
+    assert set(found) == {f"{name}, {told}" for name in names for told in ("titles", "no titles")}
+    contexts = reader_contexts(clicks)
+    shown = {name: [row.history != "" for row in rows] for name, rows in contexts.items()}
+    assert all(all(rows) == (not name.endswith("no titles")) for name, rows in shown.items())
+    own, others = contexts["own vector, titles"], contexts["another reader's vector, titles"]
+    for row, other in zip(own, others, strict=True):
+        assert not np.array_equal(row.user_vector, other.user_vector)
+    assert reader_contexts(clicks[:1]) == {}
+    everybody = [replace(row, user_vector=clicks[0].user_vector) for row in clicks]
+    same = likelihood_metrics(parts, everybody)["reader_contexts"]
+    assert same["own vector, titles"] == pytest.approx(same["another reader's vector, titles"])
+    assert same["own vector, titles"] != pytest.approx(same["no vector, titles"], abs=1e-6)
 
 
 def test_only_the_titles_tokens_and_their_ends_are_counted(clueless: Writer) -> None:
