@@ -251,9 +251,10 @@ def divided(pairs: Sequence[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
 
 
 def _kept_pairs(data: StageData, config: RunConfig, writer: Writer, report: Report) -> list[Pair]:
-    """The pairs, sampled once for the same writer, data and settings, and kept in the run's cache."""
+    """The pairs, sampled once for the same writer, chooser and settings, and kept in the run's cache."""
     what = {name: value for name, value in asdict(config.preference).items() if name != "optimizer"}
-    key = fingerprint(writer.adapted, config.seed, what, asdict(config.generation.writing))
+    chooser = file_fingerprint(data.run / CHOOSER / WEIGHTS_FILE)
+    key = fingerprint(writer.adapted, chooser, config.seed, what, asdict(config.generation.writing))
     file = data.run / CACHE_FOLDER / f"pairs-{key}.json"
     if not file.is_file():
         found = [asdict(pair) for pair in sampled_pairs(data, config, writer, report)]
