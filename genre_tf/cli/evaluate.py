@@ -30,7 +30,6 @@ def evaluate(
     """
     load_tensorflow()
     from genre_tf.evaluation.evaluate import evaluate_run
-    from genre_tf.models.checkpoint import WEIGHTS_FILE
     from genre_tf.reporting.board import check_place, keep_evaluation, log_models
     from genre_tf.reporting.tables import print_report
     from genre_tf.training.judges import train_halves
@@ -39,14 +38,15 @@ def evaluate(
         check_place(run)
 
     options = EvaluationOptions(**given)
-    if (
-        options.judge
-        and options.generation
-        and options.readers
-        and (run / "ranking" / WEIGHTS_FILE).is_file()
-    ):
-        train_halves(run, say)
-    found = evaluate_run(run, data, split, options, say, lambda measured: log_models(measured, run, split))
+    found = evaluate_run(
+        run,
+        data,
+        split,
+        options,
+        say,
+        lambda measured: log_models(measured, run, split),
+        lambda: train_halves(run, say),
+    )
     report, files = keep_evaluation(found, run)
     if as_json:
         print_json(report)

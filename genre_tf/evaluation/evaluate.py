@@ -13,6 +13,7 @@ import tensorflow as tf
 from genre_tf.backbones.bert import load_bert
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.columns import ImpressionExample
+from genre_tf.errors import InputError
 from genre_tf.evaluation import EvaluationOptions, baselines
 from genre_tf.evaluation.click_model import click_probability, click_quality
 from genre_tf.evaluation.scored_log import evenly, read_log, seen_in_training, slice_masks
@@ -48,8 +49,12 @@ def evaluate_run(
     options: EvaluationOptions | None = None,
     say: Say = print,
     look: Callable[[Measured], None] | None = None,
+    train_judges: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Measure a run on a split.
+
+    `train_judges` trains the click models of both halves of the readers where they are missing
+    (`genre_tf.training.judges`); without it, those of the run are used if it has them.
 
     Returns:
         The report, ready for JSON; rates are fractions: split, impressions, without_click (impressions that
@@ -114,17 +119,27 @@ def evaluate_run(
     if look is not None:
         look(measured)
     if options.generation:
-        _add_texts(WriterEvaluation(run, config, measured, say), options, report)
+        _add_texts(WriterEvaluation(run, config, measured, say), options, report, train_judges)
     return dict(finite(report))
 
 
-def _add_texts(writer: WriterEvaluation, options: EvaluationOptions, report: dict[str, Any]) -> None:
+def _add_texts(
+    writer: WriterEvaluation,
+    options: EvaluationOptions,
+    report: dict[str, Any],
+    train_judges: Callable[[], None] | None,
+) -> None:
     """Add the quality of the generator and samples of its texts to the report."""
     if writer.writer is None:
         return
     writer.say("generator")
     report["generation"], report["before"]["generation"] = writer.metrics(before=options.before)
     if options.readers and (writer.run / "ranking" / WEIGHTS_FILE).is_file():
+        if options.judge and train_judges is not None:
+            try:
+                train_judges()
+            except InputError as error:  # a log of few readers
+                writer.say(f"no independent judge: {error}")
         first = [sample["reader"] for sample in report["recommended"]]
         personal = writer.personal(options.readers, options.samples, first)
         report["generation"]["personal"], report["samples"] = personal

@@ -154,11 +154,11 @@ def reader_contexts(clicks: Sequence[ClickedTitle]) -> dict[str, list[ClickedTit
     found = {}
     for titles in (True, False):
         rows = [row if titles else replace(row, history="") for row in some]
-        told = "titles" if titles else "no titles"
+        told = "titles" if titles else "no_titles"
         found |= {
-            f"own vector, {told}": [replace(row, reads_vector=True) for row in rows],
-            f"no vector, {told}": [replace(row, reads_vector=False) for row in rows],
-            f"another reader's vector, {told}": [
+            f"own_vector_{told}": [replace(row, reads_vector=True) for row in rows],
+            f"no_vector_{told}": [replace(row, reads_vector=False) for row in rows],
+            f"other_vector_{told}": [
                 replace(row, reads_vector=True, user_vector=other.user_vector)
                 for row, other in zip(rows, others, strict=True)
             ],
@@ -441,7 +441,6 @@ class WriterEvaluation:
     def _halves(self, readers: Sequence[Sequence[str]]) -> dict[str, ClickModel]:
         """The click models of both halves of the readers, by name; none if one was not trained."""
         if not all((self.run / half / WEIGHTS_FILE).is_file() for half in (CHOOSER, JUDGE)):
-            self.say("no independent judge: `genre evaluate` trains one unless --no-judge is given")
             return {}
         return {half: ClickModel(load_half(self.run, half), readers) for half in (CHOOSER, JUDGE)}
 

@@ -69,7 +69,7 @@ def readers_of_half(data: StageData, half: str) -> StageData:
         if not row_count(part, 1):
             raise InputError(
                 f"the {half} cannot be trained: the {name} impressions of its half of the readers hold no "
-                "click beside another article; use a larger log, or evaluate with --no-judge"
+                "click beside another article; use a larger log"
             )
         parts.append(part)
     train, validation = parts

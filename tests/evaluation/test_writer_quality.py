@@ -82,19 +82,19 @@ def test_perplexity_is_told_by_what_the_writer_knows_of_the_reader(writing_run: 
         for at, row in enumerate(vectors)
     ]
     found = likelihood_metrics(parts, [*clicks, click(parts, "Without a history")])["reader_contexts"]
-    names = ("own vector", "no vector", "another reader's vector")
-    assert set(found) == {f"{name}, {told}" for name in names for told in ("titles", "no titles")}
+    names = ("own_vector", "no_vector", "other_vector")
+    assert set(found) == {f"{name}_{told}" for name in names for told in ("titles", "no_titles")}
     contexts = reader_contexts(clicks)
     shown = {name: [row.history != "" for row in rows] for name, rows in contexts.items()}
-    assert all(all(rows) == (not name.endswith("no titles")) for name, rows in shown.items())
-    own, others = contexts["own vector, titles"], contexts["another reader's vector, titles"]
+    assert all(all(rows) == (not name.endswith("no_titles")) for name, rows in shown.items())
+    own, others = contexts["own_vector_titles"], contexts["other_vector_titles"]
     for row, other in zip(own, others, strict=True):
         assert not np.array_equal(row.user_vector, other.user_vector)
     assert reader_contexts(clicks[:1]) == {}
     everybody = [replace(row, user_vector=clicks[0].user_vector) for row in clicks]
     same = likelihood_metrics(parts, everybody)["reader_contexts"]
-    assert same["own vector, titles"] == pytest.approx(same["another reader's vector, titles"])
-    assert same["own vector, titles"] != pytest.approx(same["no vector, titles"], abs=1e-6)
+    assert same["own_vector_titles"] == pytest.approx(same["other_vector_titles"])
+    assert same["own_vector_titles"] != pytest.approx(same["no_vector_titles"], abs=1e-6)
 
 
 def test_only_the_titles_tokens_and_their_ends_are_counted(clueless: Writer) -> None:

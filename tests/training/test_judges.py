@@ -53,5 +53,5 @@ def test_chooser_and_judge_learn_from_different_readers_and_are_trained_once(
 def test_a_log_whose_half_has_no_clicks_is_refused(tiny_run: Path) -> None:  # noqa: F811
     data = load_stage_data(tiny_run, read_config(tiny_run / "config.toml"), quiet)
     alone = dataclasses.replace(data, train=data.train[of_half(data.train, JUDGE)])
-    with pytest.raises(InputError, match="--no-judge"):
+    with pytest.raises(InputError, match="use a larger log"):
         readers_of_half(alone, CHOOSER)
