@@ -17,6 +17,7 @@ from genre_tf.data.mind import BEHAVIORS, NEWS, inner_splits, iterate_behaviors,
 from genre_tf.data.prepared import COUNTERS_FILE, read_articles
 from genre_tf.data.view_log import HOUR_SECONDS, UNKNOWN_TIME, merged
 from genre_tf.errors import InputError
+from genre_tf.funnel.evidence import article_texts
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.served_models import encode_table
 
@@ -117,12 +118,10 @@ def with_published_ages(counters: Vectors, published: npt.NDArray[np.int64], as_
 def build_catalogue(models: Any, table: ArticleTable, counters: Vectors) -> Catalogue:
     """Encode every article with both stages of a `ServedModels`."""
     titles = [" ".join(title.split()) for title in table.titles]
-    texts = []  # title and abstract as one line, separated by a full stop
-    for title, abstract in zip(titles, table.abstracts, strict=True):
-        stop = "" if not title or title[-1] in ".!?。！？" else "."
-        texts.append(f"{title}{stop} {' '.join(abstract.split())}".strip())
     vectors = encode_table(models, table)
-    return Catalogue(table.news_ids, titles, texts, *vectors, counters, table.categories, table.withdrawn)
+    return Catalogue(
+        table.news_ids, titles, article_texts(table), *vectors, counters, table.categories, table.withdrawn
+    )
 
 
 def with_articles(catalogue: Catalogue, new: Sequence[Article], vectors: Sequence[Vectors]) -> Catalogue:

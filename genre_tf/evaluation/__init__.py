@@ -1,6 +1,7 @@
 """Ranking and text metrics, slices, baselines; here, without TensorFlow, what an evaluation measures."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from typer import Option
@@ -44,4 +45,11 @@ class EvaluationOptions:
             "0: with counters that are always current.",
         ),
     ] = 0.0
+    questions: Annotated[
+        Path | None,
+        Option(
+            help="Also measure answers to the questions of this file, tab-separated with the header "
+            "question, answer, news_id (`-`: no article answers), alternatives (separated by ` | `)."
+        ),
+    ] = None
     max_bad_rows: Annotated[int, Option(help="Faulty rows of the split that may be skipped.")] = 0

@@ -11,11 +11,13 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.backbones.bert import load_bert
+from genre_tf.config import RunConfig
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.errors import InputError
 from genre_tf.evaluation import EvaluationOptions, baselines
 from genre_tf.evaluation.click_model import click_probability, click_quality
+from genre_tf.evaluation.questions import QuestionRow, question_metrics, read_questions
 from genre_tf.evaluation.scored_log import evenly, read_log, seen_in_training, slice_masks
 from genre_tf.evaluation.scoring import (
     Measured,
@@ -31,9 +33,10 @@ from genre_tf.evaluation.scoring import (
 from genre_tf.evaluation.significance import Slices, by_activity, by_category, compared, mean_interval, sliced
 from genre_tf.evaluation.whole_pool import Moments, Stages, learned_limit, pool_report
 from genre_tf.evaluation.writer_quality import WriterEvaluation
+from genre_tf.generation.writer import writer_options
 from genre_tf.metrics.ranking import click_ranks, ranking_metrics, recall
 from genre_tf.models.checkpoint import BACKBONE_FOLDER, WEIGHTS_FILE, check_towers
-from genre_tf.models.new_writer import with_writing
+from genre_tf.models.new_writer import with_writing, writer_of
 
 CUTOFFS = (10, 50, 100, 200, 500)
 MOST_READERS = 8
@@ -64,12 +67,14 @@ def evaluate_run(
         `click_quality`), recommended (`recommended_sample` for some readers; with the pool each also has
         "from_pool", the first recommendations from the whole pool), retrieval (recall@k from texts alone),
         generation, pool (what `recommend` would answer from the whole pool, see `pool_section`), before
-        (models, retrieval, pool and generation before training), samples (texts written for some readers).
+        (models, retrieval, pool and generation before training), samples (texts written for some readers),
+        and with a file of questions questions (`question_metrics`).
     """
     options = options or EvaluationOptions()
     config = with_writing(run, open_run(run))
     asked = [name.strip() for name in options.models.split(",") if name.strip()]
     names = chosen_models(run, config, asked)
+    questions = read_questions(options.questions, options.max_bad_rows) if options.questions else []
     if options.generation and has_generator(run):
         check_towers(run)
     log = read_log(run, config, data, split, max_bad_rows=options.max_bad_rows)
@@ -118,9 +123,24 @@ def evaluate_run(
         report["pool"] = found
     if look is not None:
         look(measured)
+    if questions:
+        report["questions"] = _questions_report(
+            run, config, ArticleTable(log.split.articles.values()), questions, say
+        )
     if options.generation:
         _add_texts(WriterEvaluation(run, config, measured, say), options, report, train_judges)
     return dict(finite(report))
+
+
+def _questions_report(
+    run: Path, config: RunConfig, table: ArticleTable, questions: Sequence[QuestionRow], say: Say
+) -> dict[str, Any]:
+    """`question_metrics` of the run's writer, from the articles of the split."""
+    writer = writer_of(run, config, table, say)
+    if writer is None:
+        raise InputError(f"{run} has no writer, which answers need: train one, or leave out --questions")
+    options = writer_options(config.generation.writing, writer.prompts)
+    return question_metrics(writer, table, questions, options, say)
 
 
 def _add_texts(

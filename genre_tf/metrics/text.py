@@ -2,6 +2,7 @@
 
 import math
 import re
+import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from genre_tf.text.words import SPACELESS, words_of, written_tokens
 
+_PUNCTUATION = str.maketrans("", "", string.punctuation + "，。！？；：、“”‘’「」『』《》（）…—·")
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
 WORD_END_NOTE = (
@@ -196,3 +198,27 @@ def _moods() -> tuple[dict[str, int], re.Pattern[str]]:
     # Longer words first: a regular expression takes the first one that fits.
     other = "|".join(sorted(filter(joined.match, moods), key=len, reverse=True))
     return moods, re.compile(rf"\b{_NOT}\b({spaced})\b|{_NOT_JOINED}({other})")
+
+
+def answer_match(answer: str, accepted: Iterable[str]) -> tuple[float, float]:
+    """Exact match and token F1 of an answer, 0 to 1, each with the accepted answer that it fits best.
+
+    Lower case, without punctuation and the articles a, an and the; Chinese and Japanese characters are words.
+    Rajpurkar et al., "SQuAD: 100,000+ Questions for Machine Comprehension of Text", 2016.
+
+    Example:
+        >>> answer_match("The picnic basket.", ["picnic basket", "basket"])
+        (1.0, 1.0)
+    """
+    given = _answer_words(answer)
+    exact = best = 0.0
+    for words in map(_answer_words, accepted):
+        common = (Counter(given) & Counter(words)).total()
+        exact = max(exact, float(given == words))
+        best = max(best, 2 * common / max(len(given) + len(words), 1), float(given == words))
+    return exact, best
+
+
+def _answer_words(text: str) -> list[str]:
+    text = text.lower().translate(_PUNCTUATION)
+    return written_tokens(re.sub(r"\b(?:a|an|the)\b", " ", text))

@@ -50,6 +50,16 @@ _OF_WRITER = (
     *("judge", "judge_low", "judge_high", "chooser", "served"),
     *("fluency", "topic", "grounding", "copy_rate", "rouge1", "rouge2", "rougeL", "distinct2"),
 )
+_ANSWER_HEADINGS = {
+    "evidence_recall@1": "evidence @1",
+    "evidence_recall@5": "evidence @5",
+    "f1": "F1",
+    "exact_match": "exact match",
+    "declined": "declined",
+    "declined_answerable": "declined wrongly",
+    "grounding": "grounding",
+}
+_ANSWERS = tuple(_ANSWER_HEADINGS)
 _DIFFERENCE = ("difference", "low", "high")
 _ONLY_ON_THE_PAGE = ("categories", "activity")
 MOST_CATEGORIES = 50
@@ -182,6 +192,13 @@ def report_tables(report: Mapping[str, Any]) -> dict[str, MetricTable]:
             "95% interval",
             columns=("auc", "auc_filled", *_DIFFERENCE),
             rows={name: {**part, **(part["difference"] or {})} for name, part in parts.items()},
+        )
+    if found := report.get("questions"):
+        tables["questions"] = MetricTable(
+            title=f"Answers: {found['answerable']} questions, and {found['unanswerable']} without an answer",
+            columns=_ANSWERS,
+            names=_ANSWER_HEADINGS,
+            rows={"answers": found},
         )
     tables["significance"] = MetricTable(
         title="Differences in AUC, 95% interval", columns=_DIFFERENCE, rows=report.get("significance") or {}
