@@ -49,6 +49,7 @@ class ExportOptions:
     max_bad_rows: int = 0
     safety_list: Path | None = None  # file of words and patterns that replace the default list
     allow_poor_writer: bool = False  # do not measure whether the writer is good enough
+    show_unsafe: bool = False  # whether unsafe texts are served, marked; otherwise "" is
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.retrieve < self.k:
@@ -225,8 +226,8 @@ def _servables(source: _Source, scratch: Path, report: Report) -> Iterator[Serva
         as_of=pool.as_of,
     )
     if source.writer is not None:
-        also = ", and the trained classifier" if source.classifier else " only"
-        report(f"safety: words and patterns{also}")
+        also = ", and this run's classifier" if source.classifier else ""
+        report(f"safety: words, patterns and the default classifier{also}")
         yield generator_servable(
             source.writer,
             models,
@@ -235,6 +236,7 @@ def _servables(source: _Source, scratch: Path, report: Report) -> Iterator[Serva
             writing=source.writing,
             safety=source.safety,
             classifier=source.classifier,
+            show_unsafe=options.show_unsafe,
         )
 
 

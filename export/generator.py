@@ -44,7 +44,8 @@ class GeneratorServable:
     evidence: "Evidence"  # the articles that answers are written from
     _: KW_ONLY
     max_history: int  # number of newest titles that represent the reader
-    classifier: SafetyClassifier | None = None  # None: only lists and patterns find unsafe texts
+    classifier: SafetyClassifier | None = None  # the operator's, in addition to the default one
+    show_unsafe: bool = False  # False: "" in place of unsafe texts
 
     def __post_init__(self) -> None:
         # Each is traced once for both the SavedModel and its reference, and the decode loop once for all
@@ -57,7 +58,10 @@ class GeneratorServable:
     def generate(
         self, history_text: tf.Tensor, source: tf.Tensor, kind: tf.Tensor, seed: tf.Tensor
     ) -> Answer:
-        """Write texts for readers, best first, unsafe last; arguments as in `WritingGraph.__call__`."""
+        """Write texts for readers, best first; arguments as in `WritingGraph.__call__`.
+
+        Unsafe texts come last, as "" with numbers of -1 unless they are to be shown.
+        """
         blank = tf.fill(tf.shape(kind), "")
         return self.generate_styled(history_text, source, kind, seed, blank, blank)
 
@@ -81,7 +85,14 @@ class GeneratorServable:
         topic = one_line(topic)
         alone = tf.equal(tf.strings.strip(source), "")
         source, topic = tf.where(alone, topic, source), tf.where(alone, "", topic)
-        return self._write(history_text, source, kind, seed, tone, topic)
+        written = self._write(history_text, source, kind, seed, tone, topic)
+        if self.show_unsafe:
+            return written
+        kept = {}
+        for name, column in written.items():
+            nothing = "" if column.dtype == tf.string else tf.constant(PADDING_NUMBER, column.dtype)
+            kept[name] = column if name == "safe" else tf.where(written["safe"], column, nothing)
+        return kept
 
     def answer(self, question: tf.Tensor, history_text: tf.Tensor, seed: tf.Tensor) -> Answer:
         """Answer questions from the nearest articles: best texts and nearest evidence first.
@@ -161,6 +172,7 @@ def generator_servable(
     writing: WritingConfig = WritingConfig(),  # noqa: B008  (frozen)
     safety: SafetyList = SafetyList(),  # noqa: B008  (frozen)
     classifier: SafetyClassifier | None = None,
+    show_unsafe: bool = False,
 ) -> Servable:
     """Build `genre_generator`; the catalogue supplies evidence for answers, and titles for verification."""
     abstracts = [
@@ -169,7 +181,9 @@ def generator_servable(
     floor = topic_floor(models.encoders()[1], catalogue.titles, abstracts, writing.topic_share)
     options = writer_options(writing, writer.prompts, safety=safety, topic_floor=floor)
     evidence, graph = Evidence(catalogue), WritingGraph(writer, options)
-    functions = GeneratorServable(graph, models, evidence, max_history=max_history, classifier=classifier)
+    functions = GeneratorServable(
+        graph, models, evidence, max_history=max_history, classifier=classifier, show_unsafe=show_unsafe
+    )
     reference = RowByRow(GENERATOR, functions)
     return Servable(
         GENERATOR,
@@ -180,6 +194,7 @@ def generator_servable(
             "max_history": max_history,
             "texts": options.samples,
             "evidence": evidence.articles,
+            "show_unsafe": show_unsafe,
             "writing": asdict(writing),
         },
     )

@@ -8,6 +8,7 @@ import re
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -286,7 +287,7 @@ def generate(
     server: dict[str, Any],
     json: Json = False,
 ) -> None:
-    """Write a title, a summary or an article for a reader; best texts first, unsafe ones last.
+    """Write a title, a summary or an article for a reader; best texts first, unsafe ones not at all.
 
     The writer reads titles: with --history or --user they come from the news.tsv files of --log.
 
@@ -305,14 +306,17 @@ def generate(
             texts = client.generate(*asked)[0]
     best = next((text for text in texts if text.safe), None)  # they are sorted
     if json:
-        print_json({"texts": [{**asdict(text), "use": text is best} for text in texts]})
+        shown = [{**asdict(text), "use": text is best} for text in texts if text.text]
+        print_json({"texts": shown, "held_back": len(texts) - len(shown)})
         return
     if best is None:
-        results.print("no safe text was written: use none of these" if texts else "no text was written")
-    for text in texts:
+        results.print("no safe text was written" if texts else "no text was written")
+    for text in filter(attrgetter("text"), texts):
         mark = "use this: " if text is best else "" if text.safe else "unsafe, do not use: "
         measures = f"interest {text.interest:.4f}, grounding {text.grounding:.2f}"
         results.print(f"{text.text}\n    {mark}{measures}")
+    if held := sum(not text.text for text in texts):
+        results.print(f"unsafe texts held back: {held}")
 
 
 @takes(whose=READER, server=SLOW_SERVER)

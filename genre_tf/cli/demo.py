@@ -217,7 +217,7 @@ def _show_reader(
         client.generate([read[-8:]], [text], ["title"], [1])[0] for text in (recommended, source)
     )
     for label, texts in (("written for this reader", for_reader), ("written from an article", from_article)):
-        _print_lines(label, [f"{each.interest:.3f}  {each.text}" for each in texts[:2]])
+        _print_lines(label, [f"{each.interest:.3f}  {each.text}" for each in texts[:2] if each.text])
     return {
         "reader": reader["user_id"],
         "titles": read[-8:],

@@ -92,6 +92,10 @@ def export(
             "less fluent, grounded or on the topic than [generation.gate] of the run's config.toml asks for.",
         ),
     ] = False,
+    show_unsafe: Annotated[
+        bool,
+        typer.Option(help="Serve unsafe texts too, marked as unsafe; by default they are held back."),
+    ] = False,
     max_bad_rows: MaxBadRows = 0,
     json: Json = False,
 ) -> None:
@@ -127,6 +131,7 @@ def export(
         max_bad_rows=max_bad_rows,
         safety_list=safety_list,
         allow_poor_writer=allow_poor_writer,
+        show_unsafe=show_unsafe,
         partitioned=None if index == "exact" else PartitionedOptions(probes=probes),
     )
     if (models / CONFIG_NAME).is_file():

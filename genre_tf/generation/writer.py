@@ -17,6 +17,7 @@ from genre_tf.generation.grounding import FUNCTION_WORDS, Grounding
 from genre_tf.generation.prompts import Prompts, readable
 from genre_tf.generation.relevance import words_of
 from genre_tf.generation.safety import SafetyList
+from genre_tf.generation.unsafe_language import default_unsafe_language
 from genre_tf.text.byte_pair import BytePair
 
 Tokens = tuple[int, ...]
@@ -231,7 +232,7 @@ class WritingGraph(tf.Module):
             seed: int64 [batch]; the same request with the same seed gives the same text in any batch.
             user_vector: float32 [batch, user_dimension], vector of the reader with this history_text.
             interest: the click model.
-            unsafe: a trained classifier, in addition to the lists of the options.
+            unsafe: a classifier trained by the operator, in addition to the lists and the default classifier.
             topic: tells which texts are about something else than the source.
             style: the tone and topic that texts should have; None: any.
 
@@ -266,7 +267,9 @@ class WritingGraph(tf.Module):
             interest=interest(text),
             log_probability=decoded.log_probability,
             grounding=self.grounding(text, evidence),
-            safe=self.options.safety.is_safe(text) & ~unsafe(text),
+            safe=self.options.safety.is_safe(text)
+            & ~default_unsafe_language().is_unsafe(text)
+            & ~unsafe(text),
             unsupported=self.grounding.unsupported(text, evidence),
             topic=topic(text),
         )

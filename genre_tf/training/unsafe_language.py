@@ -21,7 +21,7 @@ from genre_tf.generation.unsafe_language import BUCKETS, UnsafeLanguage, feature
 SENTENCES_FILE = Path(__file__).with_name("unsafe_sentences.txt")
 _RIDGE = 10.0  # of 5, 10, 20 and 40 the one that found most of left-out kinds of phrasing
 # Lower ones catch more and call more news unsafe: about 1 % of the titles of MIND, in both languages.
-_THRESHOLD = 0.12
+_THRESHOLD = 0.08
 Floats = npt.NDArray[np.float64]
 
 

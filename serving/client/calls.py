@@ -69,7 +69,8 @@ class GeneratedText:
         interest: the click model's probability that this reader clicks it.
         log_probability: log probability of the text under the language model.
         grounding: how much of the text the source supports, 0 to 1.
-        safe: whether the text passed the safety rules.
+        safe: whether the text passed the safety rules. If not, the text is "" and the numbers are -1,
+            unless the models were exported with `--show-unsafe`.
     """
 
     text: str
@@ -379,7 +380,7 @@ def _refuse_bare_string(values: Sequence[str]) -> None:
 
 def _texts(outputs: Outputs) -> list[list[GeneratedText]]:
     rows = _rows(outputs, "text", "interest", "log_probability", "grounding", "safe")
-    return [[GeneratedText(*entry) for entry in _distinct(row)] for row in rows]
+    return [[GeneratedText(*entry) for entry in [*_distinct(row), *filter(_held_back, row)]] for row in rows]
 
 
 def _recommendations(outputs: Outputs) -> list[list[Recommendation]]:
@@ -414,6 +415,11 @@ def _distinct(entries: Iterable[Entry]) -> list[Entry]:
         first.setdefault(clean_text(entry[0]).casefold(), entry)
     first.pop("", None)
     return list(first.values())
+
+
+def _held_back(entry: tuple[Any, ...]) -> bool:
+    """Whether the server did not return an unsafe text."""
+    return not entry[0] and not entry[-1]
 
 
 def _rows(outputs: Outputs, *names: str) -> list[list[tuple[Any, ...]]]:

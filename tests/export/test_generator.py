@@ -55,7 +55,8 @@ def classifier(models):
 def servable(models, parts, classifier, catalogue):
     evidence = Evidence(with_own_vectors(catalogue, models[0]))
     writer = WritingGraph(parts)
-    return GeneratorServable(writer, ServedModels(*models), evidence, max_history=50, classifier=classifier)
+    rules = {"classifier": classifier, "show_unsafe": True}
+    return GeneratorServable(writer, ServedModels(*models), evidence, max_history=50, **rules)
 
 
 def with_own_vectors(catalogue, two_tower):
@@ -157,6 +158,18 @@ def test_a_text_is_unsafe_where_the_classifier_says_so_of_its_vector(ask, models
     assert unsafe.any()
     np.testing.assert_array_equal(answer["safe"], ~unsafe)
     np.testing.assert_array_equal(unsafe, np.sort(unsafe, axis=1))  # false before true
+
+
+def test_unsafe_texts_are_held_back_unless_they_are_to_be_shown(servable):
+    inputs = [tf.constant([USUAL[name]] * 4) for name in USUAL]
+    seeds = tf.range(4, dtype=tf.int64)
+    shown = servable.generate(*inputs, seeds)
+    held_back = dataclasses.replace(servable, show_unsafe=False).generate(*inputs, seeds)
+    safe = shown["safe"].numpy()
+    assert not safe.all()
+    np.testing.assert_array_equal(held_back["safe"], safe)
+    for name, nothing in (("text", b""), ("interest", -1), ("log_probability", -1), ("grounding", -1)):
+        np.testing.assert_array_equal(held_back[name], np.where(safe, shown[name], nothing))
 
 
 def test_evaluation_writes_as_the_server_does(ask, parts, models, classifier):

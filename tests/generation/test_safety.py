@@ -49,7 +49,6 @@ def test_news_is_safe(text: str) -> None:
         "ring +44 20 7946 0958",
         "mail jane.doe@example.org",
         "she lives at 12 Elm Grove Street, he said",
-        "he should kill himself",
         "write to jürgen@müller-news.co.uk.",
         "ring +1 (555) 123-4567",
         "at 1416 SW 20th Street on Monday, or 2932 Crockett St., they said",
@@ -75,7 +74,7 @@ def test_bad_words_and_personal_data_are_not(text: str) -> None:
     [
         "what the f\u200bu\u00adck",
         "what the \uff46\uff35\uff43\uff4b",
-        "kill  \u00a0 himself",
+        "piece of sh\u200bit",
         "jane\uff20example\uff0eorg",
         "call 555\u2009123\u20094567",
     ],

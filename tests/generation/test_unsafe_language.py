@@ -8,21 +8,21 @@ import tensorflow as tf
 
 from genre_tf.generation.unsafe_language import default_unsafe_language
 
-SENTENCES = Path(__file__).with_name("safety_sentences.tsv")
+HERE = Path(__file__).parent
 
 
 def is_unsafe(*texts: str) -> list[bool]:
     return tf.function(default_unsafe_language().is_unsafe)(tf.constant(texts)).numpy().tolist()
 
 
-@pytest.fixture(scope="module")
-def judged() -> dict[tuple[str, str], float]:
+@pytest.fixture(scope="module", params=["safety_sentences.tsv", "safety_sentences_second.tsv"])
+def judged(request: pytest.FixtureRequest) -> dict[tuple[str, str], float]:
     """Share of the sentences of each language and label that are called unsafe."""
-    lines = SENTENCES.read_text("utf-8").splitlines()[1:]
+    lines = (HERE / request.param).read_text("utf-8").splitlines()[1:]
     labels, languages, _, texts = zip(*(line.split("\t") for line in lines), strict=True)
     called = np.array(is_unsafe(*texts))
     groups = np.array([f"{label} {language}" for label, language in zip(labels, languages, strict=True)])
-    assert len(set(texts)) == 200
+    assert len(set(texts)) >= 120
     return {tuple(group.split()): float(called[groups == group].mean()) for group in np.unique(groups)}
 
 
@@ -33,7 +33,7 @@ def test_most_unsafe_sentences_are_caught_and_news_passes(judged: dict, language
 
 
 def test_a_text_is_as_unsafe_as_its_worst_sentence() -> None:
-    news = "The council met on Monday. Snow is expected. Schools stay open."
+    news = "The council met on Monday. Police found a gun. Schools stay open."
     assert is_unsafe(news, f"{news} How to build a bomb at home. {news}") == [False, True]
     assert is_unsafe("市议会周一开会。预计有雪。怎样在家做炸弹。") == [True]
 
@@ -58,3 +58,14 @@ def test_shape_is_kept_and_neighbours_change_nothing() -> None:
 
 def test_no_texts_have_no_logits() -> None:
     assert default_unsafe_language().logits(tf.zeros([0, 3], tf.string)).shape == (0, 3)
+
+
+def test_a_sober_police_report_passes() -> None:
+    report = (
+        "Police said a 34-year-old man shot and killed his wife at their home on Tuesday and then tried to "
+        "kill himself. He was taken to a hospital and is charged with murder. Officers found a gun."
+    )
+    assert is_unsafe(report, "警方通报：一男子持刀杀害妻子后企图自杀，经抢救脱险，现已被刑拘。") == [
+        False,
+        False,
+    ]

@@ -280,13 +280,16 @@ def test_tone_and_topic_reach_the_writer_and_an_unknown_tone_is_refused(
 def test_unsafe_texts_are_not_to_be_used(
     contract_server: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    texts = [[GeneratedText("Bad", 0.9, -1.0, 1.0, False)]]
+    texts = [[GeneratedText("Bad", 0.9, -1.0, 1.0, False), GeneratedText("", -1.0, -1.0, -1.0, False)]]
     monkeypatch.setattr(Client, "generate", lambda *_: texts)
     generate(address=contract_server.grpc_address)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "no safe text was written: use none of these" and "do not use" in lines[2]
+    assert lines[0] == "no safe text was written" and "do not use" in lines[2]
+    assert lines[3:] == ["unsafe texts held back: 1"]
     generate(address=contract_server.grpc_address, json=True)
-    assert printed(capsys)["texts"][0]["use"] is False
+    found = printed(capsys)
+    assert [text["use"] for text in found["texts"]] == [False]
+    assert found["held_back"] == 1
 
 
 @pytest.mark.parametrize(
