@@ -151,7 +151,7 @@ def reader_contexts(clicks: Sequence[ClickedTitle]) -> dict[str, list[ClickedTit
     others = [*some[1:], *some[:1]]
     if len(some) < 2:
         return {}
-    found = {}
+    found: dict[str, Any] = {}
     for titles in (True, False):
         rows = [row if titles else replace(row, history="") for row in some]
         told = "titles" if titles else "no_titles"
