@@ -88,11 +88,10 @@ class GeneratorServable:
         written = self._write(history_text, source, kind, seed, tone, topic)
         if self.show_unsafe:
             return written
-        kept = {}
-        for name, column in written.items():
-            nothing = "" if column.dtype == tf.string else tf.constant(PADDING_NUMBER, column.dtype)
-            kept[name] = column if name == "safe" else tf.where(written["safe"], column, nothing)
-        return kept
+        safe = written.pop("safe")
+        nothing = {name: "" if name == "text" else PADDING_NUMBER for name in written}
+        kept = {name: tf.where(safe, column, nothing[name]) for name, column in written.items()}
+        return {**kept, "safe": safe}
 
     def answer(self, question: tf.Tensor, history_text: tf.Tensor, seed: tf.Tensor) -> Answer:
         """Answer questions from the nearest articles: best texts and nearest evidence first.

@@ -256,7 +256,7 @@ class LanguageLayers(keras.layers.Layer):
         """What the first layer reads: embeddings [batch, time, hidden], with GPT-2's positions."""
         if self.rotary_base is None:
             table = tf.convert_to_tensor(self.backbone.position_embedding.position_embeddings)
-            embeddings += tf.gather(table, positions)
+            embeddings += tf.cast(tf.gather(table, positions), embeddings.dtype)
             if training:  # not called otherwise, because a layer in 16 bits rounds what it is given
                 embeddings = self.backbone.embeddings_dropout(embeddings, training=True)
                 embeddings = tf.cast(embeddings, tf.float32)

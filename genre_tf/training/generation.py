@@ -31,7 +31,7 @@ from genre_tf.models.checkpoint import (
     towers_fingerprint,
 )
 from genre_tf.models.frozen_rows import MOST_BYTES, FrozenRows, frozen_rows
-from genre_tf.models.new_writer import new_generator
+from genre_tf.models.new_writer import new_generator, resolved_writer
 from genre_tf.models.text_model import is_preset
 from genre_tf.models.text_rows import ORDINARY, TextBatching, TextRows
 from genre_tf.models.writer import Writer
@@ -137,7 +137,7 @@ def ready_generation(
 
     `readers` gives the readers' vectors; without it, the run's trained towers do.
     """
-    settings = config.generation
+    settings = resolved_writer(config.generation, data.table.titles)
     learned, *held_out = _examples(data, settings, config.seed)
     report(f"{len(learned):,} texts for training, {len(held_out[0]):,} for validation")
     to_vectors, dimension = readers() if readers else reader_vectors(data.run, data)

@@ -137,8 +137,9 @@ class PairRows:
 
     def _parts(self, size: int, seed: int | None, start: int) -> Iterator[tuple[Any, Any]]:
         for places in self._places(size, seed, start):
+            texts = [rows.texts_of(places) for rows in self.rows]
             yield (
-                {name: np.concatenate([rows.texts[name][places] for rows in self.rows]) for name in _TEXTS},
+                {name: np.concatenate([rows[name] for rows in texts]) for name in _TEXTS},
                 {
                     "user_vector": np.concatenate([rows.user_vectors[places] for rows in self.rows]),
                     "reference": self.reference[:, places].reshape(-1),

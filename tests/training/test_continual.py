@@ -59,6 +59,8 @@ CONFIG = RunConfig(
     ranking=RankingConfig(optimizer=STEPS),
     generation=GenerationConfig(
         backbone="new",
+        trainable="all",
+        precision="float32",
         vocabulary_size=300,
         layers=1,
         heads=2,
