@@ -61,7 +61,7 @@ def _classes() -> tuple[tuple[str, str, bool], ...]:
 
 @functools.cache
 def _simplified() -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Code points of traditional characters, ascending, and those of their simplified forms."""
+    """Code points of traditional characters, ascending, and their simplified forms (OpenCC, Apache 2.0)."""
     pairs = (_HERE / "simplified.txt").read_text("utf-8").split()
     traditional, simple = zip(*sorted((ord(pair[0]), ord(pair[1])) for pair in pairs), strict=True)
     return np.array(traditional, np.int32), np.array(simple, np.int32)
