@@ -13,9 +13,10 @@ from genre_tf.config import GenerationConfig, NewsConfig, RunConfig
 from genre_tf.contract import GENERATOR, RECOMMENDER, SIGNATURES
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.counters import COUNTERS
-from genre_tf.export.generator import Evidence, GeneratorServable
+from genre_tf.export.generator import GeneratorServable
 from genre_tf.export.saved_model import write_saved_model
 from genre_tf.export.servables import new_recommender, write_recommender
+from genre_tf.funnel.evidence import Evidence
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.recommender import Recommender
 from genre_tf.funnel.rules import Rules
@@ -83,7 +84,12 @@ def write_models(models: Path, sizes: ServedSizes, news_backbone: str, scratch: 
     trained = new_generator(sizes.generation, table, two_tower.news.dimension, scratch)
     options = writer_options(sizes.generation.writing, trained.prompts)
     writer = WritingGraph(trained, options)
-    servable = GeneratorServable(writer, served, Evidence(catalogue), max_history=shape["max_history"])
+    servable = GeneratorServable(
+        writer,
+        served,
+        Evidence(catalogue.news_ids, catalogue.titles, catalogue.texts),
+        max_history=shape["max_history"],
+    )
     servable.write(models / GENERATOR / "1")
     write_configuration(models, [RECOMMENDER, NAIVE, GENERATOR])
     return catalogue

@@ -1,15 +1,14 @@
 """The servable `genre_generator`: texts written for a reader, scored by the click model, best first.
 
-Answers are written from evidence: the pool's articles nearest in meaning to the question.
+Answers are spans of the pool's articles that have the question's words; see `genre_tf.funnel.answering`.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.config import WritingConfig
@@ -19,20 +18,36 @@ from genre_tf.export.requests import RowByRow, recorded_requests, warmup_request
 from genre_tf.export.saved_model import write_servable
 from genre_tf.export.servables import Servable
 from genre_tf.funnel import parsing
+from genre_tf.funnel.answering import Answering
+from genre_tf.funnel.evidence import ARTICLES, Evidence
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.recommender import reader_of_titles
-from genre_tf.funnel.search import open_variable
 from genre_tf.funnel.served_models import ServedModels, encode_titles
 from genre_tf.generation.safety import SafetyClassifier, SafetyList
 from genre_tf.generation.tone import closest_half, has_tone, instruction, one_line
-from genre_tf.generation.writer import Style, WritingGraph, closeness, nothing_unsafe, writer_options
+from genre_tf.generation.writer import (
+    Interest,
+    Style,
+    Unsafe,
+    WritingGraph,
+    closeness,
+    nothing_unsafe,
+    writer_options,
+)
 from genre_tf.models.writer import Writer
 
-_SAMPLE = 1000  # number of articles that the threshold is measured on
-_CHUNK_ROWS = 16_384  # rows compared with the sample at a time: 64 MB of similarities for a pool of any size
-_LOOSEST = 0.05  # share of articles whose own nearest neighbour is less similar than the threshold
-
 Answer = dict[str, tf.Tensor]
+
+
+class _Reader(NamedTuple):
+    """Readers of a request, and what they and the operator's classifier say of texts, string [B, N]."""
+
+    vector: tf.Tensor  # float32 [B, D]
+    clicks: tf.Tensor  # float32 [B, H, R], vectors of the titles that they clicked
+    mask: tf.Tensor  # bool [B, H]
+    encoded: Callable[[Any], tf.Tensor]  # the reference of texts -> their vectors, float32 [B, N, R]
+    interest: Interest
+    unsafe: Unsafe
 
 
 @dataclass(eq=False)
@@ -41,16 +56,17 @@ class GeneratorServable:
 
     writer: WritingGraph  # writes texts and ranks them
     models: ServedModels  # compute the reader's vector, and the interest in a text
-    evidence: "Evidence"  # the articles that answers are written from
+    evidence: Evidence  # the articles that answers are taken from
     _: KW_ONLY
     max_history: int  # number of newest titles that represent the reader
     classifier: SafetyClassifier | None = None  # the operator's, in addition to the default one
     show_unsafe: bool = False  # False: "" in place of unsafe texts
 
     def __post_init__(self) -> None:
-        # Each is traced once for both the SavedModel and its reference, and the decode loop once for all
-        # signatures, because these are the largest graphs here.
+        # Each is traced once for both the SavedModel and its reference, and the decode loop once for both
+        # signatures that write, because these are the largest graphs here.
         self._write = tf.function(self._write_for, autograph=False)
+        self._answering = Answering(self.evidence, self.writer)
         for one in SIGNATURES[GENERATOR].values():
             specs = [tf.TensorSpec([None], of.dtype, of.name) for of in one.inputs]
             setattr(self, one.name, tf.function(getattr(self, one.name), specs, autograph=False))
@@ -94,30 +110,30 @@ class GeneratorServable:
         return {**kept, "safe": safe}
 
     def answer(self, question: tf.Tensor, history_text: tf.Tensor, seed: tf.Tensor) -> Answer:
-        """Answer questions from the nearest articles: best texts and nearest evidence first.
+        """Answer questions in the words of the pool's articles: best answers and best evidence first.
 
-        A blank question, or a question without a close article, has no answer: its texts are "", its interest
-        is -1 and its evidence is "".
+        A blank question, or a question that no article answers, has no answer: its texts are "", its interest
+        is -1 and its evidence is "". Nothing is drawn, so the seed is ignored.
         """
-        question = tf.strings.strip(parsing.clean_text(question))
-        (vectors,) = encode_titles(question, self.models.encoders()[0])
-        rows, close = self.evidence.search(vectors)  # [B, E]
-        close &= tf.not_equal(question, "")[:, None]
-        ids, titles, texts = self.evidence.columns(rows, close)
-        source = tf.strings.reduce_join(tf.concat([question[:, None], texts], 1), 1, separator="\n")
-        kind, blank = tf.fill(tf.shape(question), "answer"), tf.fill(tf.shape(question), "")
-        written = self._write(parsing.clean_text(history_text), source, kind, seed, blank, blank)
-        answered = tf.reduce_any(close, axis=1, keepdims=True) & written["safe"]  # [B, N]
+        del seed
+        found = self._answering(tf.strings.strip(parsing.clean_text(question)))
+        reader = self._reader(parsing.clean_text(history_text))
+        shown = (found.text != "") & self.writer.is_safe(found.text) & ~reader.unsafe(found.text)
+        order = tf.argsort(tf.cast(~shown, tf.int32), axis=1, stable=True)  # what is not shown comes last
+        text = tf.where(shown, found.text, "")
+        interest = tf.where(shown, reader.interest(found.text), PADDING_NUMBER)
+        text, interest = (tf.gather(column, order, batch_dims=1) for column in (text, interest))
         return {
-            "text": tf.where(answered, written["text"], ""),
-            "interest": tf.where(answered, written["interest"], PADDING_NUMBER),
-            "evidence_id": ids,
-            "evidence_title": titles,
+            "text": text,
+            "interest": interest,
+            "evidence_id": found.evidence_id,
+            "evidence_title": found.evidence_title,
         }
 
     def write(self, folder: Path) -> None:
         """Write the SavedModel."""
-        write_servable(folder, GENERATOR, self, self.writer, self.evidence, *self.models.tokenizers())
+        parts = (self.writer, self.evidence, *self.models.tokenizers())
+        write_servable(folder, GENERATOR, self, *parts, attached={"evidence": self.evidence})
 
     def _write_for(
         self,
@@ -128,6 +144,32 @@ class GeneratorServable:
         tone: tf.Tensor,
         about: tf.Tensor,
     ) -> Answer:
+        reader = self._reader(history_text)
+        encoder = self.models.encoders()[1]
+
+        def topic(texts: tf.Tensor) -> tf.Tensor:
+            parts = (reader.encoded(texts.ref()), reader.encoded(source[:, None].ref()), reader.clicks)
+            written, origin, read = map(encoder.topic_part, parts)
+            return closeness(written, origin, read, reader.mask)
+
+        def styled(texts: tf.Tensor) -> tf.Tensor:
+            (vectors,) = encode_titles(about, encoder)
+            near = closest_half(*map(encoder.topic_part, (reader.encoded(texts.ref()), vectors)))
+            return has_tone(texts, tone) & (near | tf.equal(about, "")[:, None])
+
+        return self.writer(
+            history_text,
+            source,
+            kind,
+            seed,
+            reader.vector,
+            reader.interest,
+            reader.unsafe,
+            topic,
+            Style(instruction(tone, about), styled),
+        ).served()
+
+    def _reader(self, history_text: tf.Tensor) -> _Reader:
         titles = parsing.newest(parsing.split_history_titles(history_text), self.max_history)
         reader, clicks, mask = reader_of_titles(self.models, titles)
         encoder = self.models.encoders()[1]
@@ -148,18 +190,7 @@ class GeneratorServable:
                 return nothing_unsafe(texts)
             return self.classifier.is_unsafe(encoded(texts.ref()))
 
-        def topic(texts: tf.Tensor) -> tf.Tensor:
-            parts = (encoded(texts.ref()), encoded(source[:, None].ref()), clicks)
-            written, origin, read = map(encoder.topic_part, parts)
-            return closeness(written, origin, read, mask)
-
-        def styled(texts: tf.Tensor) -> tf.Tensor:
-            (vectors,) = encode_titles(about, encoder)
-            near = closest_half(*map(encoder.topic_part, (encoded(texts.ref()), vectors)))
-            return has_tone(texts, tone) & (near | tf.equal(about, "")[:, None])
-
-        style = Style(instruction(tone, about), styled)
-        return self.writer(history_text, source, kind, seed, reader, interest, unsafe, topic, style).served()
+        return _Reader(reader, clicks, mask, encoded, interest, unsafe)
 
 
 def generator_servable(
@@ -179,7 +210,8 @@ def generator_servable(
     ]
     floor = topic_floor(models.encoders()[1], catalogue.titles, abstracts, writing.topic_share)
     options = writer_options(writing, writer.prompts, safety=safety, topic_floor=floor)
-    evidence, graph = Evidence(catalogue), WritingGraph(writer, options)
+    evidence = Evidence(catalogue.news_ids, catalogue.titles, catalogue.texts)
+    graph = WritingGraph(writer, options)
     functions = GeneratorServable(
         graph, models, evidence, max_history=max_history, classifier=classifier, show_unsafe=show_unsafe
     )
@@ -192,78 +224,8 @@ def generator_servable(
         {
             "max_history": max_history,
             "texts": options.samples,
-            "evidence": evidence.articles,
+            "evidence": ARTICLES,
             "show_unsafe": show_unsafe,
             "writing": asdict(writing),
         },
     )
-
-
-class Evidence(tf.Module):
-    """Finds the articles that a question is about, by the cosine similarity of the two-tower model's vectors.
-
-    Articles without a title and repeated titles are left out. The lowest similarity that counts is
-    `threshold`; None: measure it with `closeness_threshold`.
-    """
-
-    def __init__(self, catalogue: Catalogue, articles: int = 3, threshold: float | None = None) -> None:
-        super().__init__(name="evidence")
-        self.articles = articles
-        first: dict[str, int] = {}
-        for row, title in enumerate(catalogue.titles):
-            if title.strip():
-                first.setdefault(title.strip().casefold(), row)
-        rows = list(first.values()) or [0]  # no titles at all: the row of the unknown article
-        vectors = catalogue.retrieval_vectors[rows]  # [N, D]
-        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        threshold = closeness_threshold(vectors) if threshold is None else threshold
-        self.threshold = tf.Variable(threshold, trainable=False, name="threshold", dtype=tf.float32)
-        self.matrix = open_variable(np.ascontiguousarray(vectors.T), "matrix", open_axis=1)  # [D, N]
-        self.news_ids, self.titles, self.texts = (
-            open_variable(parsing.clean_text(tf.constant([column[row] for row in rows], tf.string)), name)
-            for name, column in (
-                ("news_ids", catalogue.news_ids),
-                ("titles", catalogue.titles),
-                ("texts", catalogue.texts),
-            )
-        )
-
-    def search(self, questions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Rows int64 [B, E], nearest first, and which are close enough, bool [B, E].
-
-        The questions are vectors of the news tower, float32 [B, D].
-        """
-        similarity = tf.matmul(tf.math.l2_normalize(questions, axis=1), self.matrix)  # [B, N]
-        found = tf.minimum(self.articles, tf.shape(similarity)[1])
-        best, rows = tf.math.top_k(similarity, found)
-        missing = tf.stack([[0, 0], [0, self.articles - found]])
-        close = tf.pad(best >= self.threshold, missing)
-        return tf.cast(tf.pad(rows, missing), tf.int64), tf.ensure_shape(close, [None, self.articles])
-
-    def columns(self, rows: tf.Tensor, close: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Ids, titles and texts of the rows that `search` found, 3 x string [B, E]; "" where not close."""
-        ids, titles, texts = (
-            tf.where(close, tf.gather(column, rows), "")
-            for column in (self.news_ids, self.titles, self.texts)
-        )
-        return ids, titles, texts
-
-
-def closeness_threshold(vectors: npt.NDArray[np.float32], seed: int = 0) -> float:
-    """How similar a question must be to an article, measured on the articles themselves.
-
-    Nearly all articles of a pool have a neighbour about related news. If a question is farther from every
-    article than that, no article is about it. So the threshold is the 5 % quantile of the articles'
-    similarities to their nearest neighbours; 0 for fewer than two articles. The vectors, float32 [N, D], have
-    length 1.
-    """
-    if len(vectors) < 2:
-        return 0.0
-    sample = np.random.default_rng(seed).permutation(len(vectors))[:_SAMPLE]
-    nearest = np.full(len(sample), -1.0, np.float32)
-    for start in range(0, len(vectors), _CHUNK_ROWS):
-        similarity = vectors[sample] @ vectors[start : start + _CHUNK_ROWS].T  # [sample, chunk]
-        (itself,) = np.nonzero((sample >= start) & (sample < start + _CHUNK_ROWS))
-        similarity[itself, sample[itself] - start] = -1.0
-        nearest = np.maximum(nearest, similarity.max(axis=1))
-    return float(np.quantile(nearest, _LOOSEST))

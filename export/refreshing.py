@@ -3,12 +3,13 @@
 Only new articles are encoded, with the models inside the served version, so the run and its data are not
 needed. The graph is copied unchanged; the variables of the index and the file of ids are written again.
 
-`genre_generator` does not change and keeps the articles of its last export as evidence. New evidence could be
-written as quickly, but then a language model must write each recorded answer again, which takes minutes.
+`genre_generator` gets a new version too if articles are new or withdrawn: the same graph with other evidence
+for answers (`refresh_evidence`).
 """
 
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,26 +20,30 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from genre_tf.contract import ASSETS_FOLDER, GENERATOR, RECOMMENDER
+from genre_tf.contract import ASSETS_FOLDER, GENERATOR, RECOMMENDER, WARMUP_FILE
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.counters import Counters
 from genre_tf.data.lines import FaultPolicy
 from genre_tf.data.mind import iterate_behaviors, read_news
 from genre_tf.errors import InputError
-from genre_tf.export.contract_file import files_fingerprint, read_contract
+from genre_tf.export.contract_file import files_fingerprint, read_contract, write_contract
 from genre_tf.export.pool import with_articles, with_counts, without
 from genre_tf.export.publishing import publish, staged, versions
-from genre_tf.export.requests import PARITY_FILE, Exchange, read_exchanges
+from genre_tf.export.requests import PARITY_FILE, Exchange, read_exchanges, write_exchanges
 from genre_tf.export.saved_model import attached_values, copy_graph, load_attached, write_values
 from genre_tf.export.servables import COUNTERS_AS_OF, recommender_servable, write_version
 from genre_tf.export.verification import (
     FreshProcess,
     Verification,
+    fresh_process,
     refresh_process,
     require_passed,
     verify_version,
 )
+from genre_tf.funnel.answering import evidence_of
+from genre_tf.funnel.evidence import Evidence, article_texts
 from genre_tf.funnel.index import IDS_FILE, ArticleIndex, Catalogue, may_be_found, read_catalogue
+from genre_tf.funnel.parsing import clean_text
 from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.search import options_of, variable_values
 from genre_tf.funnel.served_models import ENCODER, ReadEncoder, encode_table
@@ -72,6 +77,7 @@ class Refreshed:
     expired: int  # articles that may no longer be recommended; histories may still contain them
     articles: int  # articles in the index
     recommendable: int  # of these, articles that may be recommended
+    evidence: Path | None = None  # the published version of the generator; None if its evidence is unchanged
 
 
 def parse_expiry(text: str) -> float | datetime:
@@ -95,8 +101,11 @@ def refresh(
     base: int | None = None,
     batch_sizes: Sequence[int] | None = None,
     fresh: FreshProcess | None = None,
+    evidence_base: int | None = None,
 ) -> Refreshed:
     """Write the next version of `genre_recommender` into MODELS or MODELS/genre_recommender.
+
+    If there is a generator beside it, then also its next version, on `evidence_base`; None: its newest.
 
     It builds on `base`, which is not the newest version after a rollback; None: the newest. Warmup covers
     `batch_sizes`; None: those of the base version. `fresh` is a `refresh_process` for these changes; None:
@@ -150,9 +159,73 @@ def refresh(
             write_version(servable, folder, contract["sources"], warmed, fresh)
         checked = require_passed(verify_version(folder, "new", fresh))
         published = publish(folder)
-    if versions(version.parent.with_name(GENERATOR)):
-        report(f"{GENERATOR} is unchanged: it answers questions from the articles of its last export")
-    return Refreshed(published, replace(checked, version=published.name), **new.numbers)
+    evidence = None
+    if found := versions(version.parent.with_name(GENERATOR)):
+        generator = version.parent.with_name(GENERATOR) / str(evidence_base or found[-1])
+        evidence = refresh_evidence(generator, articles, changes.withdraw, report, batch_sizes)
+    return Refreshed(published, replace(checked, version=published.name), **new.numbers, evidence=evidence)
+
+
+def refresh_evidence(
+    version: Path,
+    articles: Mapping[str, Article],
+    withdrawn: Collection[str],
+    report: Report,
+    batch_sizes: Sequence[int] | None = None,
+) -> Path | None:
+    """Write the next version of `genre_generator`, with other articles for answers; None if nothing changes.
+
+    Only the evidence of recorded answers is computed again and verified: the texts follow from it and from
+    models that do not change, and `generate` does not read it.
+    """
+    try:
+        values = attached_values(version, "evidence")
+    except KeyError:
+        report(
+            f"{version} was exported by an earlier version of genre_tf: export again to renew its evidence"
+        )
+        return None
+    columns = [[text.decode("utf-8") for text in values[name]] for name in ("news_ids", "titles", "texts")]
+    before = {news_id: (title, text) for news_id, title, text in zip(*columns, strict=True) if news_id}
+    table = ArticleTable(one for one in articles.values() if not one.withdrawn)
+    titles, texts = [" ".join(title.split()) for title in table.titles], article_texts(table)
+    new = {news_id: (title, text) for news_id, title, text in zip(table.news_ids, titles, texts, strict=True)}
+    new.pop(table.news_ids[0])  # the padding article
+    gone = {*withdrawn, *(one.news_id for one in articles.values() if one.withdrawn)}
+    after = {news_id: row for news_id, row in {**before, **new}.items() if news_id not in gone}
+    evidence = Evidence(list(after), *([row[at] for row in after.values()] for at in (0, 1)))
+    # Compared afterwards, because an article with a title that another one has is left out.
+    kept = ([text.decode("utf-8") for text in part.numpy()] for part in (evidence.news_ids, evidence.texts))
+    if list(kept) == [columns[0], columns[2]]:
+        return None
+    report(f"renewing the evidence of {version}: {len(evidence.news_ids.numpy())} articles")
+    contract, only = read_contract(version), ("answer",)
+    with staged(version.parent) as folder, fresh_process(known_graph=True, only=only) as fresh:
+        copy_graph(version, folder)
+        fresh.read_graph(folder)
+        write_values(version, folder, "evidence", variable_values(evidence))
+        extra = folder / ASSETS_FOLDER
+        extra.mkdir()
+        shutil.copy(version / ASSETS_FOLDER / WARMUP_FILE, extra)
+        fresh.load(folder)
+        recorded = read_exchanges(version / ASSETS_FOLDER / PARITY_FILE)
+        exchanges = [one if one.signature not in only else _with_evidence(one, evidence) for one in recorded]
+        write_exchanges(extra / PARITY_FILE, exchanges)
+        fresh.ask(extra / PARITY_FILE)
+        sources = {**contract["sources"], "refreshed": {"from_version": version.name}}
+        sizes = list(batch_sizes or contract["batch_sizes"])
+        write_contract(folder, GENERATOR, contract["sizes"], sizes, sources)
+        require_passed(verify_version(folder, "new", fresh))
+        return publish(folder)
+
+
+def _with_evidence(exchange: Exchange, evidence: Evidence) -> Exchange:
+    """A recorded answer with the evidence that it must get now; its texts are not compared."""
+    questions = tf.strings.strip(clean_text(tf.constant(exchange.inputs["question"].tolist())))
+    found = evidence_of(evidence, questions)
+    unknown = {name: array.ravel()[:0] for name, array in exchange.outputs.items()}
+    known = {"evidence_id": found.news_ids.numpy(), "evidence_title": found.titles.numpy()}
+    return replace(exchange, outputs=unknown | known)
 
 
 def _version(models: Path, base: int | None) -> Path:

@@ -258,12 +258,12 @@ def refresh(
     """Write the next version of genre_recommender with new articles and counters; only read the live one.
 
     New articles are encoded with the served model itself; neither the run nor its data are needed. The
-    version is published whole or not at all, once it is verified like an export. genre_generator keeps the
-    articles that it writes answers from until the next export.
+    version is published whole or not at all, once it is verified like an export. If articles are new or
+    withdrawn, genre_generator gets a new version too, which answers questions from them.
 
     Example: genre refresh models --news today/news.tsv --behaviors today/behaviors.tsv --expire 72
     """
-    from genre_tf.contract import RECOMMENDER
+    from genre_tf.contract import GENERATOR, RECOMMENDER
     from genre_tf.export.verification import refresh_process
 
     check_models_path(models)
@@ -283,19 +283,32 @@ def refresh(
         )
         folder = models.parent if models.name == RECOMMENDER else models
         base = from_version or served_version(folder, RECOMMENDER)
-        done = refreshing.refresh(models, changes, say, base, warmup_sizes(folder), fresh)
+        generator = served_version(folder, GENERATOR)
+        sizes = warmup_sizes(folder)
+        done = refreshing.refresh(models, changes, say, base, sizes, fresh, evidence_base=generator)
     numbers = {name: getattr(done, name) for name in _NUMBERS}
     if json:
         checked = done.verification.as_json() if done.verification else None
         waiting = held_back(done.version)
-        print_json({"path": str(done.version), **numbers, "held_back": waiting, "verification": checked})
+        evidence = str(done.evidence) if done.evidence else None
+        print_json(
+            {
+                "path": str(done.version),
+                **numbers,
+                "evidence": evidence,
+                "held_back": waiting,
+                "verification": checked,
+            }
+        )
     elif done.verification is None:
         results.print(f"nothing changed: {done.version} stays")
     else:
         _print_verification(done.verification)
         told = ", ".join(f"{count:,} {name}" for name, count in numbers.items())
         results.print(f"published {done.version}: {told}")
-        _print_held_back(done.version)
+        if done.evidence:
+            results.print(f"published {done.evidence}: answers from the new articles")
+        _print_held_back(*filter(None, (done.version, done.evidence)))
 
 
 def to_transformers(

@@ -116,9 +116,8 @@ def question_metrics(
         found = evidence.search(asked)
         ids, titles, texts = evidence.columns(found.rows, found.score > 0)
         text = answering(asked).text[:, :1]
-        safe = graph.options.safety.is_safe(text)
         read = tf.strings.reduce_join(texts, axis=1, separator="\n")
-        return ids, titles, tf.where(safe, text, "")[:, 0], graph.grounding(text, read)[:, 0]
+        return ids, titles, tf.where(graph.is_safe(text), text, "")[:, 0], graph.grounding(text, read)[:, 0]
 
     found_at, exact, f1, declined, grounding = [], [], [], {True: [], False: []}, []  # type: ignore[var-annotated]
     title_of = dict(zip(table.news_ids, table.titles, strict=True))

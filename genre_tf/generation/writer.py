@@ -267,12 +267,14 @@ class WritingGraph(tf.Module):
             interest=interest(text),
             log_probability=decoded.log_probability,
             grounding=self.grounding(text, evidence),
-            safe=self.options.safety.is_safe(text)
-            & ~default_unsafe_language().is_unsafe(text)
-            & ~unsafe(text),
+            safe=self.is_safe(text) & ~unsafe(text),
             unsupported=self.grounding.unsupported(text, evidence),
             topic=topic(text),
         )
+
+    def is_safe(self, texts: Any) -> Any:
+        """Whether neither the lists nor the default classifier objects: string [...] -> bool [...]."""
+        return self.options.safety.is_safe(texts) & ~default_unsafe_language().is_unsafe(texts)
 
     def read_titles(self, history_text: Any) -> Any:
         """Titles that a text must not repeat: string [batch] -> string [batch, titles], padded with ""."""

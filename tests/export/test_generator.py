@@ -11,12 +11,17 @@ import tensorflow as tf
 
 from genre_tf.backbones.language_models import GPT2
 from genre_tf.contract import GENERATOR as NAME
+from genre_tf.data.articles import Article
 from genre_tf.evaluation.personalisation import ServedWriter
 from genre_tf.export import replay
 from genre_tf.export.gate import portability_violations
-from genre_tf.export.generator import Evidence, GeneratorServable, closeness_threshold
-from genre_tf.export.requests import RowByRow, recorded_requests
-from genre_tf.funnel.served_models import ServedModels, encode_titles
+from genre_tf.export.generator import GeneratorServable
+from genre_tf.export.publishing import publish, staged
+from genre_tf.export.refreshing import refresh_evidence
+from genre_tf.export.requests import RowByRow, recorded_requests, warmup_requests
+from genre_tf.export.servables import Servable, write_version
+from genre_tf.funnel.evidence import Evidence
+from genre_tf.funnel.served_models import ServedModels
 from genre_tf.generation.prompt_form import CONTROL_TOKENS
 from genre_tf.generation.safety import SafetyClassifier
 from genre_tf.generation.writer import WritingGraph
@@ -53,15 +58,10 @@ def classifier(models):
 
 @pytest.fixture(scope="module")
 def servable(models, parts, classifier, catalogue):
-    evidence = Evidence(with_own_vectors(catalogue, models[0]))
+    evidence = Evidence(catalogue.news_ids, catalogue.titles, catalogue.texts)
     writer = WritingGraph(parts)
     rules = {"classifier": classifier, "show_unsafe": True}
     return GeneratorServable(writer, ServedModels(*models), evidence, max_history=50, **rules)
-
-
-def with_own_vectors(catalogue, two_tower):
-    (vectors,) = encode_titles(tf.constant(catalogue.titles), two_tower.news)
-    return dataclasses.replace(catalogue, retrieval_vectors=vectors.numpy())
 
 
 @pytest.fixture(scope="module")
@@ -111,44 +111,23 @@ def test_a_seed_decides_the_texts_and_other_rows_do_not(ask):
     assert generate(ask, {"seed": 5})["text"].tolist() != alone["text"].tolist()
 
 
-def test_an_answer_names_its_evidence_nearest_first_and_each_title_once(ask, catalogue):
-    answer = ask("answer", question=["rates fall"] * 8, history_text=[""] * 8, seed=list(range(8)))
+def test_an_answer_names_its_evidence_best_first_and_each_title_once(ask, catalogue):
+    answer = ask("answer", question=["rates fall"], history_text=[""], seed=[1])
     assert answer["evidence_title"][0][0] == b"rates fall"  # the very title of two articles
     assert answer["evidence_id"][0][0] == catalogue.news_ids[catalogue.titles.index("rates fall")].encode()
-    assert len(set(answer["evidence_title"][0])) == 3
-    written = answer["text"] != b""  # the classifier calls most texts unsafe, and those are no answers
-    assert written.any()
-    np.testing.assert_array_equal(answer["interest"] >= 0, written)
+    named = [title for title in answer["evidence_title"][0] if title]
+    assert len(set(named)) == len(named)
+    # The classifier calls most texts unsafe, and those are no answers.
+    np.testing.assert_array_equal(answer["interest"] >= 0, answer["text"] != b"")
 
 
-def test_a_blank_question_has_no_answer_beside_one_that_has(ask):
-    answer = ask("answer", question=[" \n", "rates fall"], history_text=["rates rise", ""], seed=[1, 1])
-    assert not any(answer["text"][0]) and not any(answer["evidence_id"][0])
-    assert (answer["interest"][0] == -1).all()
+def test_a_question_that_no_article_answers_has_no_answer_beside_one_that_has(ask):
+    questions = [" \n", "rates fall", "What is the capital of France?"]
+    answer = ask("answer", question=questions, history_text=["rates rise", "", ""], seed=[1] * 3)
+    for row in (0, 2):
+        assert not any(answer["text"][row]) and not any(answer["evidence_id"][row])
+        assert (answer["interest"][row] == -1).all()
     assert answer["evidence_id"][1][0] != b""
-
-
-def test_nothing_close_is_no_evidence(catalogue):
-    toward = np.eye(catalogue.retrieval_vectors.shape[1], dtype=np.float32)
-    evidence = Evidence(dataclasses.replace(catalogue, retrieval_vectors=np.abs(catalogue.retrieval_vectors)))
-    rows, close = evidence.search(-toward[:1])
-    assert not close.numpy().any()
-    assert not any(text for column in evidence.columns(rows, close) for text in column.numpy()[0])
-
-
-def test_the_threshold_is_the_distance_of_the_loneliest_articles():
-    angles = np.concatenate([np.linspace(0, 1, 200), [2.0]])
-    vectors = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
-    assert closeness_threshold(vectors) == pytest.approx(np.cos(1 / 199), abs=1e-5)
-    assert closeness_threshold(vectors[:1]) == 0.0
-
-
-def test_the_threshold_is_the_same_in_chunks(monkeypatch):
-    vectors = np.random.default_rng(5).normal(size=(500, 8)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    at_once = closeness_threshold(vectors)
-    monkeypatch.setattr("genre_tf.export.generator._CHUNK_ROWS", 77)
-    assert closeness_threshold(vectors) == pytest.approx(at_once, abs=1e-6)
 
 
 def test_a_text_is_unsafe_where_the_classifier_says_so_of_its_vector(ask, models, classifier):
@@ -231,6 +210,28 @@ def test_a_server_writes_from_raw_strings_over_grpc_and_rest(server, ask):
         interests = [found["interest"][place] for place in said]
         np.testing.assert_allclose([one.interest for one in written[row]], interests, atol=1e-5)
     assert all(written)
+
+
+def test_a_refresh_answers_from_new_articles_and_no_longer_from_withdrawn_ones(
+    servable, catalogue, tmp_path, open_session
+):
+    reference = RowByRow(NAME, servable)
+    requests = [reference.answer(one) for one in recorded_requests(NAME, catalogue)]
+    sizes = {"max_history": 50, "texts": 4, "evidence": 5}
+    whole = Servable(NAME, servable.write, requests, warmup_requests(NAME, catalogue), sizes)
+    with staged(tmp_path / NAME) as folder:
+        write_version(whole, folder, {}, [1])
+        version = publish(folder)
+    gone = catalogue.news_ids[catalogue.titles.index("rain ends the match")]
+    new = Article("N900", "", "", "Glaciers melt in Norway", "The glaciers lost nine meters in May.")
+    renewed = refresh_evidence(version, {"N900": new}, {gone}, lambda line: None)
+    assert renewed == tmp_path / NAME / "2"
+    asked = ["How much did glaciers melt in Norway?", "Who ends the match?", "rates fall"]
+    answer = open_session(renewed)("answer", question=asked, history_text=[""] * 3, seed=[1] * 3)
+    assert answer["evidence_id"][0][0] == b"N900"
+    assert not any(answer["evidence_id"][1])
+    assert answer["evidence_title"][2][0] == b"rates fall"
+    assert refresh_evidence(renewed, {"N900": new}, {gone}, lambda line: None) is None
 
 
 def test_a_server_answers_questions_from_raw_strings_over_grpc_and_rest(server, ask):

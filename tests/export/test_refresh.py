@@ -247,7 +247,8 @@ def test_after_a_rollback_the_served_version_is_refreshed(served, refreshed, fir
     models, asked = tmp_path / "models", []
     shutil.copytree(served, models)
 
-    def note(models, changes, report, *chosen_and_process):
+    def note(models, changes, report, *chosen_and_process, evidence_base):
+        assert evidence_base is None, "there is no generator"
         asked.append(chosen_and_process[:-1])
         return refreshed
 
