@@ -95,7 +95,7 @@ setup(
         "genre_tf.data.layouts": ["maps/*.toml"],
         "genre_tf.synth": ["*.txt", "stories/*.txt"],
         "genre_tf.export": ["*.txt"],
-        "genre_tf.generation": ["*.txt", "*.npz"],
+        "genre_tf.generation": ["*.txt"],
         "genre_tf.metrics": ["*.txt"],
         "genre_tf.reporting": ["templates/*"],
         "genre_tf.serving.operations": ["templates/**/*"],

@@ -35,6 +35,7 @@ FLOORS = [
     {"losses"},
     {"text", "data"},
     {"config"},
+    {"settings"},
     {"files"},
     {"errors", "environment", "contract", "lazy"},
 ]
@@ -45,13 +46,13 @@ def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 
 
-def test_no_file_has_over_550_lines_and_no_function_over_90():
+def test_no_file_has_over_500_lines_and_no_function_over_80():
     """Sizes are a smell, not a law: whoever comes here looks twice at what grew."""
-    long = [str(path) for path in SOURCES if path.read_text("utf-8").count("\n") > 550]
+    long = [str(path) for path in SOURCES if path.read_text("utf-8").count("\n") > 500]
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     for path in SOURCES:
         functions = (node for node in ast.walk(_tree(path)) if isinstance(node, kinds))
-        long += [f"{path}: {one.name}" for one in functions if (one.end_lineno or 0) - one.lineno >= 90]
+        long += [f"{path}: {one.name}" for one in functions if (one.end_lineno or 0) - one.lineno >= 80]
     assert not long
 
 

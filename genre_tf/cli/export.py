@@ -13,6 +13,7 @@ from genre_tf.errors import FailureError, InputError
 from genre_tf.export.publishing import check_models_path
 
 if TYPE_CHECKING:
+    from genre_tf.export.refreshing import Refreshed
     from genre_tf.export.verification import Verification
 
 MaxAgeHours = Annotated[
@@ -38,6 +39,18 @@ Index = Annotated[
     ),
 ]
 _NUMBERS = ("added", "changed", "expired", "articles", "recommendable")
+AllowPoorWriter = Annotated[
+    bool,
+    typer.Option(
+        "--allow-poor-writer",
+        help="Export the writer without measuring its headlines. Otherwise it is refused if they are "
+        "less fluent, grounded or on the topic than [generation.gate] of the run's config.toml asks for.",
+    ),
+]
+ShowUnsafe = Annotated[
+    bool,
+    typer.Option(help="Serve unsafe texts too, marked as unsafe; by default they are held back."),
+]
 
 
 def parse_age_limit(text: str | None) -> float | None:
@@ -84,18 +97,8 @@ def export(
     index: Index = "exact",
     probes: Annotated[int, typer.Option(help="Blocks of 128 articles searched in a partitioned index.")] = 64,
     safety_list: SafetyListFile = None,
-    allow_poor_writer: Annotated[
-        bool,
-        typer.Option(
-            "--allow-poor-writer",
-            help="Export the writer without measuring its headlines. Otherwise it is refused if they are "
-            "less fluent, grounded or on the topic than [generation.gate] of the run's config.toml asks for.",
-        ),
-    ] = False,
-    show_unsafe: Annotated[
-        bool,
-        typer.Option(help="Serve unsafe texts too, marked as unsafe; by default they are held back."),
-    ] = False,
+    allow_poor_writer: AllowPoorWriter = False,
+    show_unsafe: ShowUnsafe = False,
     max_bad_rows: MaxBadRows = 0,
     json: Json = False,
 ) -> None:
@@ -272,7 +275,7 @@ def refresh(
         load_tensorflow()  # in parallel with the fresh process, which loads it too
         from genre_tf.export import refreshing
         from genre_tf.serving.operations.configuration import warmup_sizes
-        from genre_tf.serving.operations.version_choice import held_back, served_version
+        from genre_tf.serving.operations.version_choice import served_version
 
         changes = refreshing.Changes(
             news=news,
@@ -286,26 +289,28 @@ def refresh(
         generator = served_version(folder, GENERATOR)
         sizes = warmup_sizes(folder)
         done = refreshing.refresh(models, changes, say, base, sizes, fresh, evidence_base=generator)
+    _print_refreshed(done, json)
+
+
+def _print_refreshed(done: "Refreshed", json: bool) -> None:
+    from genre_tf.serving.operations.version_choice import held_back
+
     numbers = {name: getattr(done, name) for name in _NUMBERS}
     if json:
-        checked = done.verification.as_json() if done.verification else None
-        waiting = held_back(done.version)
-        evidence = str(done.evidence) if done.evidence else None
-        print_json(
-            {
-                "path": str(done.version),
-                **numbers,
-                "evidence": evidence,
-                "held_back": waiting,
-                "verification": checked,
-            }
-        )
+        told = {
+            "path": str(done.version),
+            **numbers,
+            "evidence": str(done.evidence) if done.evidence else None,
+            "held_back": held_back(done.version),
+            "verification": done.verification.as_json() if done.verification else None,
+        }
+        print_json(told)
     elif done.verification is None:
         results.print(f"nothing changed: {done.version} stays")
     else:
         _print_verification(done.verification)
-        told = ", ".join(f"{count:,} {name}" for name, count in numbers.items())
-        results.print(f"published {done.version}: {told}")
+        counts = ", ".join(f"{count:,} {name}" for name, count in numbers.items())
+        results.print(f"published {done.version}: {counts}")
         if done.evidence:
             results.print(f"published {done.evidence}: answers from the new articles")
         _print_held_back(*filter(None, (done.version, done.evidence)))

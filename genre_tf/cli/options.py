@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 import typer
 
-from genre_tf.config import OptimizerConfig, RunConfig, Strategy, range_of, with_optimizer
+from genre_tf.config import OptimizerConfig, RunConfig, Strategy, with_optimizer
 from genre_tf.errors import InputError
+from genre_tf.settings import range_of
 
 if TYPE_CHECKING:
     from genre_tf.data.beam.runners import Runner

@@ -110,26 +110,29 @@ def evaluate_run(
         "generation": {},
         "pool": {},
     }
-    before = retrieval_report(untrained, measured.examples)
-    report["before"] |= {"retrieval": before, "generation": {}, "pool": {}}
+    report["before"] |= {"generation": {}, "pool": {}}
+    report["before"]["retrieval"] = retrieval_report(untrained, measured.examples)
     funnel = _funnel(measured.scorers)
     if options.pool != "none" and funnel is not None:
         moments = Moments(run, log, measured.examples, options.pool, options.refresh_hours)
         start = _funnel(untrained)
-        found = pool_report(moments, funnel, start, slices, learned_limit(run), say, kept=shown)
-        report["before"]["pool"] = found.pop("before", {})
-        for sample, from_pool in zip(report["recommended"], found.pop("kept"), strict=True):
-            sample["from_pool"] = from_pool
-        report["pool"] = found
+        _add_pool(pool_report(moments, funnel, start, slices, learned_limit(run), say, kept=shown), report)
     if look is not None:
         look(measured)
     if questions:
-        report["questions"] = _questions_report(
-            run, config, ArticleTable(log.split.articles.values()), questions, say
-        )
+        articles = ArticleTable(log.split.articles.values())
+        report["questions"] = _questions_report(run, config, articles, questions, say)
     if options.generation:
         _add_texts(WriterEvaluation(run, config, measured, say), options, report, train_judges)
     return dict(finite(report))
+
+
+def _add_pool(found: dict[str, Any], report: dict[str, Any]) -> None:
+    """Add what `pool_report` found to the report, and to its samples the recommendations from the pool."""
+    report["before"]["pool"] = found.pop("before", {})
+    for sample, from_pool in zip(report["recommended"], found.pop("kept"), strict=True):
+        sample["from_pool"] = from_pool
+    report["pool"] = found
 
 
 def _questions_report(

@@ -6,7 +6,7 @@ the readers choose and judge: the judge has learned from other readers, and chos
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -322,19 +322,24 @@ def personal_metrics(
         "unsafe_first": float(1 - served.safe[:, 0].mean()),
         "self_bleu": float(np.mean(similar)) if similar else None,
     }
-    samples = [
-        {
-            **written_for(reader, row, served),
-            "clicked": reader.clicked,
-            "clicked_interest": float(ours["clicked_title"][row]),
-            "for_other_reader": {
-                "text": texts["for_other_reader"][row],
-                "interest": float(ours["for_other_reader"][row]),
-            },
-        }
-        for row, reader in enumerate(readers)
-    ]
-    return metrics, samples
+    return metrics, [_sample(reader, row, served, texts, ours) for row, reader in enumerate(readers)]
+
+
+def _sample(
+    reader: ReaderOfArticle,
+    row: int,
+    served: Written,
+    texts: Mapping[str, Sequence[str]],
+    interest: Mapping[str, Floats],
+) -> dict[str, Any]:
+    """What was written for a reader, beside what they clicked and what was written for another one."""
+    kind = "for_other_reader"
+    return {
+        **written_for(reader, row, served),
+        "clicked": reader.clicked,
+        "clicked_interest": float(interest["clicked_title"][row]),
+        kind: {"text": texts[kind][row], "interest": float(interest[kind][row])},
+    }
 
 
 def quality(

@@ -177,15 +177,9 @@ def spans(
     return text, best
 
 
-def _values(questions: Any, words: Words, names: Any, hits: Any, weight: Any, relevance: Any) -> Any:
-    """The value of each span, float32 [B, T, LONGEST]: by its first word and its number of words less one."""
-    kind = {name: tf.strings.regex_full_match(words.core, pattern) for name, pattern in _KINDS.items()}
-    kind = {name: flags & words.real for name, flags in kind.items()}
-    number, time, upper = kind["number"], kind["time"], kind["upper"]
-    names = names & upper
+def _nearness(words: Words, hits: Any, weight: Any) -> tuple[Any, Any, Any]:
+    """How much of the question is in each word's sentence, before it, and behind it: 3 x float32 [B, T]."""
     total = tf.maximum(tf.reduce_sum(weight, axis=1), 1e-6)[:, None]
-    hits &= words.real[..., None]
-    asked = tf.reduce_any(hits, axis=2)  # [B, T]
     hit = tf.reduce_max(tf.where(hits, weight[:, None, :], 0.0), axis=2) / total
     together = tf.cast(words.sentence[:, :, None] == words.sentence[:, None, :], tf.float32)  # [B, T, T]
     in_sentence = tf.matmul(together, tf.cast(hits, tf.float32)) > 0  # [B, T, Q]
@@ -196,6 +190,18 @@ def _values(questions: Any, words: Words, names: Any, hits: Any, weight: Any, re
     before, behind = (
         tf.linalg.matvec(together * tf.where(side, decay, 0.0), hit) for side in (apart > 0, apart < 0)
     )
+    return covered, before, behind
+
+
+def _values(questions: Any, words: Words, names: Any, hits: Any, weight: Any, relevance: Any) -> Any:
+    """The value of each span, float32 [B, T, LONGEST]: by its first word and its number of words less one."""
+    kind = {name: tf.strings.regex_full_match(words.core, pattern) for name, pattern in _KINDS.items()}
+    kind = {name: flags & words.real for name, flags in kind.items()}
+    number, time, upper = kind["number"], kind["time"], kind["upper"]
+    names = names & upper
+    hits &= words.real[..., None]
+    asked = tf.reduce_any(hits, axis=2)  # [B, T]
+    covered, before, behind = _nearness(words, hits, weight)
     content = kind["has"] & ~kind["function"]
     plain = kind["has"] & ~kind["function"] & ~asked & ~upper & ~number
     weak = kind["function"] & ~time & ~number
@@ -241,7 +247,7 @@ def _values(questions: Any, words: Words, names: Any, hits: Any, weight: Any, re
             "cut": tf.cast(_right(cuts), tf.float32) + tf.cast(end(cuts), tf.float32),
             "breaks": tf.where(joined, 0.0, inner),
             "name_breaks": tf.where(joined, inner, 0.0),
-            "length": tf.fill(tf.shape(hit), float(size)),
+            "length": tf.fill(tf.shape(asked), float(size)),
             "name": share_named,
             "full_name": of["name"] >= 2,
             "number": of["number"] > 0,

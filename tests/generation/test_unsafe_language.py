@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.generation.unsafe_language import default_unsafe_language
+from genre_tf.generation.unsafe_language import Sentence, default_unsafe_language, learn, read_sentences
 
 HERE = Path(__file__).parent
 
@@ -30,6 +30,35 @@ def judged(request: pytest.FixtureRequest) -> dict[tuple[str, str], float]:
 def test_most_unsafe_sentences_are_caught_and_news_passes(judged: dict, language: str) -> None:
     assert judged["unsafe", language] >= 0.85
     assert judged["safe", language] <= 0.05
+
+
+@pytest.fixture(scope="module")
+def sentences() -> list[Sentence]:
+    return read_sentences()
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_half_of_what_is_learned_is_safe_and_no_text_has_two_labels(
+    sentences: list[Sentence], language: str
+) -> None:
+    unsafe = [one.unsafe for one in sentences if one.language == language]
+    assert len(unsafe) > 800 and 0.4 < np.mean(unsafe) < 0.6
+    assert len({one.text for one in sentences}) == len({(one.text, one.unsafe) for one in sentences})
+
+
+def test_kinds_of_phrasing_that_were_not_learned_are_told_apart(sentences: list[Sentence]) -> None:
+    model, held_out = learn(sentences)
+    called, unsafe = held_out >= model.threshold, np.array([one.unsafe for one in sentences])
+    for language in ("en", "zh"):
+        there = np.array([one.language == language for one in sentences])
+        assert called[there & unsafe].mean() > 0.75
+        assert called[there & ~unsafe].mean() < 0.1
+
+
+def test_the_first_use_may_be_in_a_graph() -> None:
+    default_unsafe_language.cache_clear()
+    judge = tf.function(lambda texts: default_unsafe_language().is_unsafe(texts))
+    assert judge(tf.constant(["I will kill you", "Snow"])).numpy().tolist() == [True, False]
 
 
 def test_a_text_is_as_unsafe_as_its_worst_sentence() -> None:

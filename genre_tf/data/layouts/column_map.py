@@ -6,8 +6,8 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Literal
 
-from genre_tf.config import from_table
 from genre_tf.errors import InputError
+from genre_tf.settings import from_table
 
 MAPS_FOLDER = Path(__file__).with_name("maps")
 NEWEST = 100
