@@ -87,12 +87,11 @@ def writing(parts: Writer, sources: list[str], batch: int, settings: WritingConf
     """
     options = writer_options(settings, parts.prompts)
     writer = WritingGraph(parts, options)
-    nobody = tf.zeros([batch, parts.reader_prefix.user_dimension])
 
     @tf.function(input_signature=[tf.TensorSpec([batch], tf.string)], autograph=False)
     def write(source: Any) -> Any:
         title = tf.fill([batch], "title")
-        return writer.decode(tf.fill([batch], ""), source, title, tf.range(batch, dtype=tf.int64), nobody).ids
+        return writer.decode(tf.fill([batch], ""), source, title, tf.range(batch, dtype=tf.int64)).ids
 
     def request(number: int) -> Ids:
         start = number % _ROUNDS_OF_SOURCES * batch
@@ -116,7 +115,7 @@ def _writers(options: BenchOptions, data: Path, folder: Path) -> Iterator[tuple[
         config = GenerationConfig(backbone="new", trainable="all", layers=layers, hidden=hidden)
         if options.quick:
             config = replace(config, layers=1, hidden=16, heads=2, vocabulary_size=300)
-        yield f"random {name}", new_generator(config, table, 64, folder / name)
+        yield f"random {name}", new_generator(config, table, folder / name)
 
 
 def _compare(case: str, ours: Write, plain: Write, batch: int, options: BenchOptions) -> list[Row]:

@@ -81,7 +81,7 @@ def write_models(models: Path, sizes: ServedSizes, news_backbone: str, scratch: 
     write_recommender(recommender, models / RECOMMENDER / "1")
     _write_naive(models / NAIVE / "1", recommender)
     table = ArticleTable(articles[:_WRITERS_CORPUS])
-    trained = new_generator(sizes.generation, table, two_tower.news.dimension, scratch)
+    trained = new_generator(sizes.generation, table, scratch)
     options = writer_options(sizes.generation.writing, trained.prompts)
     writer = WritingGraph(trained, options)
     servable = GeneratorServable(

@@ -173,12 +173,6 @@ def export_run(
 
 def publish_models(models: Path, source: _Source, report: Report) -> list[tuple[Path, Verification]]:
     """Write, verify and publish the servables; `write_models` and `export_run` say from what."""
-    width = source.two_tower.news.dimension
-    if source.writer is not None and source.writer.reader_prefix.user_dimension not in (0, width):
-        raise InputError(
-            f"the writer reads reader vectors of {source.writer.reader_prefix.user_dimension} numbers, but "
-            f"these towers give {width}: export it with the towers that it was trained with"
-        )
     if len(source.pool.table) == 1:
         raise InputError("there is no article to recommend: give at least one")
     _check_folder(models)

@@ -21,7 +21,7 @@ from genre_tf.funnel import parsing
 from genre_tf.funnel.answering import Answering
 from genre_tf.funnel.evidence import ARTICLES, Evidence
 from genre_tf.funnel.index import Catalogue
-from genre_tf.funnel.recommender import reader_of_titles
+from genre_tf.funnel.recommender import clicks_of_titles
 from genre_tf.funnel.served_models import ServedModels, encode_titles
 from genre_tf.generation.safety import SafetyClassifier, SafetyList
 from genre_tf.generation.tone import closest_half, has_tone, instruction, one_line
@@ -42,7 +42,6 @@ Answer = dict[str, tf.Tensor]
 class _Reader(NamedTuple):
     """Readers of a request, and what they and the operator's classifier say of texts, string [B, N]."""
 
-    vector: tf.Tensor  # float32 [B, D]
     clicks: tf.Tensor  # float32 [B, H, R], vectors of the titles that they clicked
     mask: tf.Tensor  # bool [B, H]
     encoded: Callable[[Any], tf.Tensor]  # the reference of texts -> their vectors, float32 [B, N, R]
@@ -55,7 +54,7 @@ class GeneratorServable:
     """The signatures `generate`, `generate_styled` and `answer`."""
 
     writer: WritingGraph  # writes texts and ranks them
-    models: ServedModels  # compute the reader's vector, and the interest in a text
+    models: ServedModels  # compute the interest in a text
     evidence: Evidence  # the articles that answers are taken from
     _: KW_ONLY
     max_history: int  # number of newest titles that represent the reader
@@ -162,7 +161,6 @@ class GeneratorServable:
             source,
             kind,
             seed,
-            reader.vector,
             reader.interest,
             reader.unsafe,
             topic,
@@ -171,8 +169,8 @@ class GeneratorServable:
 
     def _reader(self, history_text: tf.Tensor) -> _Reader:
         titles = parsing.newest(parsing.split_history_titles(history_text), self.max_history)
-        reader, clicks, mask = reader_of_titles(self.models, titles)
         encoder = self.models.encoders()[1]
+        (clicks,), mask = clicks_of_titles(titles, encoder)
 
         @functools.cache  # interest, topic and safety need the same vectors
         def encoded(texts: Any) -> tf.Tensor:
@@ -190,7 +188,7 @@ class GeneratorServable:
                 return nothing_unsafe(texts)
             return self.classifier.is_unsafe(encoded(texts.ref()))
 
-        return _Reader(reader, clicks, mask, encoded, interest, unsafe)
+        return _Reader(clicks, mask, encoded, interest, unsafe)
 
 
 def generator_servable(

@@ -105,7 +105,7 @@ def _write_bert(news: Any, folder: Path) -> float:
 
 
 def _write_writer(parts: Writer, folder: Path) -> float:
-    """Write the language model of a generator; returns the difference of its logits, without a reader."""
+    """Write the language model of a generator; returns the difference of its logits."""
     layers, tokenizer = parts.language_model, parts.prompts.tokenizer
     ids = _some_ids(tokenizer.vocabulary_size, layers.max_positions)
     of_run = layers.logits(layers.states(layers.embed(tf.constant(ids)), training=False)).numpy()

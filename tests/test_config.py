@@ -129,3 +129,9 @@ def test_a_wrong_file_says_where(tmp_path, text, said):
 def test_an_absent_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no configuration at .*gone\.toml"):
         read_config(tmp_path / "gone.toml")
+
+
+def test_a_run_of_an_earlier_version_is_to_be_trained_again(tmp_path):
+    (tmp_path / "config.toml").write_text("[generation]\nprefix_tokens = 4\n")
+    with pytest.raises(InputError, match=r"unknown key 'prefix_tokens'; .* trained this run, train it again"):
+        read_config(tmp_path / "config.toml")

@@ -14,7 +14,6 @@ from genre_tf.errors import InputError
 from genre_tf.layers.attention import (
     Attention,
     Padded,
-    Prefix,
     causal_bias,
     layout_of,
     padding_bias,
@@ -146,7 +145,7 @@ class LanguageLayers(keras.layers.Layer):
     """A GPT-2 or Llama over flat tokens, trained completely, by small additions, or not at all.
 
     If only the last layers are trained, the states below them depend on the tokens alone, so they may be
-    computed once for each row (`frozen_states`), and a prefix enters the last layers only.
+    computed once for each row (`frozen_states`).
 
     Args:
         backbone: as KerasHub built it; its weights are shared, not copied.
@@ -199,15 +198,13 @@ class LanguageLayers(keras.layers.Layer):
         embeddings = tf.gather(tf.convert_to_tensor(self.backbone.token_embedding.embeddings), token_ids)
         return embeddings if self.token_rows is None else embeddings + self.token_rows.embed(token_ids)
 
-    def states(
-        self, embeddings: tf.Tensor, prefix: Prefix | None = None, training: bool | None = None
-    ) -> tf.Tensor:
-        """Last hidden states; each token sees the prefix, itself and those before it.
+    def states(self, embeddings: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Last hidden states; each token sees itself and those before it.
 
         From embeddings float32 [batch, time, hidden], without positions, padded on the right, to the same,
         normalized. With `training` dropout is active.
         """
-        return self.trained_states(self.frozen_states(embeddings), prefix, training)
+        return self.trained_states(self.frozen_states(embeddings), training)
 
     def frozen_states(self, embeddings: tf.Tensor) -> tf.Tensor:
         """States below the trained layers, from embeddings as in `states`; themselves if there are none."""
@@ -219,13 +216,10 @@ class LanguageLayers(keras.layers.Layer):
         below = self._through(self.blocks[: self.first], states, positions, causal_bias(time))
         return tf.stop_gradient(below)
 
-    def trained_states(
-        self, states: tf.Tensor, prefix: Prefix | None = None, training: bool | None = None
-    ) -> tf.Tensor:
+    def trained_states(self, states: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Last hidden states, from what `frozen_states` returns."""
         time = tf.shape(states)[1]
-        positions = tf.range(time)[None]
-        return self._last_states(states, positions, causal_bias(time, prefix), prefix, training)
+        return self._last_states(states, tf.range(time)[None], causal_bias(time), training)
 
     def packed_states(
         self, token_ids: tf.Tensor, text: tf.Tensor, position: tf.Tensor, training: bool | None = None
@@ -236,19 +230,14 @@ class LanguageLayers(keras.layers.Layer):
         padding), and the position of each token in its own text, from 0. No layer may be frozen.
         """
         bias = side_by_side_bias(text, causal=True)
-        return self._last_states(self.embed(token_ids), position, bias, None, training)
+        return self._last_states(self.embed(token_ids), position, bias, training)
 
     def _last_states(
-        self,
-        states: tf.Tensor,
-        positions: tf.Tensor,
-        bias: tf.Tensor,
-        prefix: Prefix | None,
-        training: bool | None,
+        self, states: tf.Tensor, positions: tf.Tensor, bias: tf.Tensor, training: bool | None
     ) -> tf.Tensor:
         if not self.first:
             states = self._entered(states, positions, training)
-        states = self._through(self.blocks[self.first :], states, positions, bias, prefix, training)
+        states = self._through(self.blocks[self.first :], states, positions, bias, training)
         flat = normalized(tf.reshape(states, [-1, self.hidden]), norm_of(self.backbone.layer_norm), training)
         return tf.reshape(flat, tf.shape(states))
 
@@ -268,7 +257,6 @@ class LanguageLayers(keras.layers.Layer):
         states: tf.Tensor,
         positions: tf.Tensor,
         bias: tf.Tensor,
-        prefix: Prefix | None = None,
         training: bool | None = None,
     ) -> tf.Tensor:
         """States after some layers: [batch, time, hidden] -> the same."""
@@ -277,7 +265,7 @@ class LanguageLayers(keras.layers.Layer):
             cosine, sine = rotary_turns(positions, self.depth, self.rotary_base)
             turns = cosine[:, None], sine[:, None]  # [batch or 1, 1, time, depth]
         layout = Padded(states)
-        attention = Attention(layout, bias, turns, prefix, self.first)
+        attention = Attention(layout, bias, turns)
         flat = layout.flat(states)
         for block in blocks:
             flat = transformed(block, flat, attention, training)

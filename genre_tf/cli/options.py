@@ -153,9 +153,6 @@ TRAIN: Mapping[str, Setting] = {
         "generation.trainable",
         f"Trained part of the generator's backbone: {_TRAINABLE}. Default: 'lora 16', of a new GPT-2 all.",
     ),
-    "contrast": Setting(
-        "generation.contrast", "Weight of the loss that makes a title more likely for its own reader."
-    ),
     "precision": Setting(
         "news.precision generation.precision",
         "Precision of the trained backbone layers; weights and later layers stay float32.",

@@ -139,8 +139,10 @@ def train(
 def _say_quality(run: Path) -> None:
     """Report the quality of the run's writer, which an export would refuse below the floor."""
     from genre_tf.evaluation.writer_gate import checked_writer
-    from genre_tf.models.checkpoint import load_generator, load_two_tower
+    from genre_tf.models.checkpoint import WEIGHTS_FILE, load_generator, load_two_tower
 
+    if not (run / "retrieval" / WEIGHTS_FILE).is_file():
+        return  # whose news encoder tells the topic: the export measures the writer
     settings = read_config(run / "config.toml")
     checked = checked_writer(run, settings, load_generator(run), lambda: load_two_tower(run).news, say)
     for line in checked.lines() if checked else ():

@@ -1,7 +1,6 @@
 """Texts to learn from: of articles, with newer ones held out; those that readers clicked; and judged ones."""
 
 import hashlib
-import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,7 @@ from genre_tf.data.prepared import split_by_time
 from genre_tf.errors import InputError
 
 NO_HISTORY = np.zeros(0, np.int32)
-# Chinese and Japanese write no space behind a full stop.
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’]?\s+|(?<=[。！？])[”’」』]*\s*")
-_QUESTION_MARKS = frozenset("?？؟")
 _CLICKS_OF_READER = 8  # more of one history repeat each other
-_EVIDENCE_SENTENCES = 2
 _UNSAFE = {"safe": False, "0": False, "unsafe": True, "1": True}
 
 
@@ -173,7 +168,7 @@ def read_labelled_texts(file: Path, policy: FaultPolicy) -> LabelledTexts:
 class TextExample:
     """One text to learn."""
 
-    kind: str  # title, summary, body or answer
+    kind: str  # title, summary or body
     history: Rows  # int32 [h], articles that the reader clicked before, oldest first; empty: no reader
     source: str  # a text to write from; "" if there is none
     target: str  # the text to write
@@ -236,11 +231,9 @@ def history_examples(table: ArticleTable, examples: Sequence[ImpressionExample])
 
 def article_examples(table: ArticleTable, rows: Iterable[int]) -> list[TextExample]:
     """Examples of articles without a reader: the title from the abstract (or from nothing if there is none),
-    the abstract from title and category, and both together; and for a title that is a question the answer,
-    which is the beginning of the abstract.
+    the abstract from title and category, and both together.
     """
     texts = []
-    another = ""  # another text, from which an answer must distinguish the right one
     for row in rows:
         title, abstract = table.titles[row], table.abstracts[row]
         if not title:
@@ -250,24 +243,12 @@ def article_examples(table: ArticleTable, rows: Iterable[int]) -> list[TextExamp
             source = _about(table, row)
             texts.append(TextExample("summary", NO_HISTORY, source, abstract, row))
             texts.append(TextExample("body", NO_HISTORY, source, body(title, abstract), row))
-            if not _QUESTION_MARKS.isdisjoint(title):
-                found = [_beginning(abstract, _EVIDENCE_SENTENCES), another]
-                lines = (title, *(found if row % 2 else found[::-1]))  # the question, then possible answers
-                source = "\n".join(" ".join(text.split()) for text in lines if text.strip())
-                texts.append(TextExample("answer", NO_HISTORY, source, _beginning(abstract, 1), row))
-            another = _beginning(abstract, _EVIDENCE_SENTENCES)
     return texts
 
 
 def _about(table: ArticleTable, row: int) -> str:
     title, category = table.titles[row], table.categories[row]
     return f"{title} ({category})" if category else title
-
-
-def _beginning(text: str, sentences: int) -> str:
-    """The first sentences; where one ends is guessed from the characters alone."""
-    ends = [found.end() for found in _SENTENCE_END.finditer(text)]
-    return text[: ends[sentences - 1]].strip() if len(ends) >= sentences else text
 
 
 def body(title: str, abstract: str) -> str:

@@ -26,7 +26,6 @@ from genre_tf.evaluation.scoring import (
     Scores,
     TwoTowerScorer,
     chosen_models,
-    has_generator,
     load_scorers,
     open_run,
 )
@@ -35,7 +34,7 @@ from genre_tf.evaluation.whole_pool import Moments, Stages, learned_limit, pool_
 from genre_tf.evaluation.writer_quality import WriterEvaluation
 from genre_tf.generation.writer import writer_options
 from genre_tf.metrics.ranking import click_ranks, ranking_metrics, recall
-from genre_tf.models.checkpoint import BACKBONE_FOLDER, WEIGHTS_FILE, check_towers
+from genre_tf.models.checkpoint import BACKBONE_FOLDER, WEIGHTS_FILE
 from genre_tf.models.new_writer import with_writing, writer_of
 
 CUTOFFS = (10, 50, 100, 200, 500)
@@ -75,8 +74,6 @@ def evaluate_run(
     asked = [name.strip() for name in options.models.split(",") if name.strip()]
     names = chosen_models(run, config, asked)
     questions = read_questions(options.questions, options.max_bad_rows) if options.questions else []
-    if options.generation and has_generator(run):
-        check_towers(run)
     log = read_log(run, config, data, split, max_bad_rows=options.max_bad_rows)
     clicked = log.clicked()
     slices = slice_masks(log.split.impressions, seen_in_training(run / "prepared"))

@@ -32,7 +32,6 @@ from genre_tf.generation.writer import (
 )
 from genre_tf.metrics.text import copy_rate, distinct, rouge, self_bleu
 from genre_tf.models.ranker import Ranker
-from genre_tf.models.two_tower import TwoTower
 from genre_tf.models.writer import Writer
 from genre_tf.text.words import length_in_words
 
@@ -82,13 +81,9 @@ class ClickModel:
         shown = tf.ones(tf.shape(vectors)[:2], tf.bool)
         return tf.sigmoid(self.ranker.click_logits(clicks, mask, vectors, shown, None))
 
-    def rows(self, readers: Sequence[Titles]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-        """Rows of the readers' titles in `titles`, padded, int32 [n, H], and a mask of the real ones."""
-        return padded([np.array([self._rows[title] for title in titles], int) for titles in readers])
-
     def clicks(self, readers: Sequence[Titles]) -> tuple[Any, Any]:
         """Vectors of the readers' titles, float32 [n, H, D], and a mask of the real ones, bool [n, H]."""
-        rows, mask = self.rows(readers)
+        rows, mask = padded([np.array([self._rows[title] for title in titles], int) for titles in readers])
         return tf.constant(self._vectors[rows]), tf.constant(mask)
 
     def __call__(self, readers: Sequence[Titles], texts: Sequence[Sequence[str | bytes]]) -> Floats:
@@ -107,7 +102,6 @@ class ServedWriter:
     def __init__(
         self,
         parts: Writer,
-        two_tower: TwoTower,
         ranker: Ranker,
         readers: Sequence[Titles],
         options: WriterOptions = WriterOptions(),  # noqa: B008  (frozen)
@@ -116,14 +110,11 @@ class ServedWriter:
         self.samples = options.samples
         self.click_model = model = ClickModel(ranker, readers)
         self._batch_readers = max(1, BATCH_ROWS // options.rows)
-        self._for_tower = two_tower.news.encode(model.titles)
         self._writer = WritingGraph(parts, options)
         texts, clicked = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.bool)
-        of_tower, of_ranker = (
-            tf.TensorSpec([None, None, each.news.dimension]) for each in (two_tower, ranker)
-        )
+        clicks = tf.TensorSpec([None, None, ranker.news.dimension])
 
-        def write(history: Any, source: Any, seed: Any, for_tower: Any, for_ranker: Any, mask: Any) -> Any:
+        def write(history: Any, source: Any, seed: Any, for_ranker: Any, mask: Any) -> Any:
             found: dict[Any, Any] = {}  # interest, topic and safety need the same vectors
 
             def encoded(texts: Any) -> Any:
@@ -141,7 +132,6 @@ class ServedWriter:
                 source,
                 tf.fill(tf.shape(source), "title"),
                 seed,
-                two_tower.user_vector(for_tower, mask),
                 lambda written: model.interest(encoded(written), for_ranker, mask),
                 (lambda written: classifier.is_unsafe(encoded(written))) if classifier else nothing_unsafe,
                 topic,
@@ -150,7 +140,7 @@ class ServedWriter:
 
         seeds = tf.TensorSpec([None], tf.int64)
         self._write = tf.function(
-            write, input_signature=[texts, texts, seeds, of_tower, of_ranker, clicked], autograph=False
+            write, input_signature=[texts, texts, seeds, clicks, clicked], autograph=False
         )
 
     def refresh(self) -> None:
@@ -168,12 +158,10 @@ class ServedWriter:
         found = []
         for rows in self._batches(len(readers)):
             some = [readers[row] for row in rows]
-            places, _ = self.click_model.rows(some)
             history = tf.constant(["\n".join(titles) for titles in some])
             source = tf.constant([sources[row] for row in rows])
             seed = tf.constant([seeds[row] for row in rows], tf.int64)
-            tower = tf.constant(self._for_tower[places])
-            found.append(self._write(history, source, seed, tower, *self.click_model.clicks(some)))
+            found.append(self._write(history, source, seed, *self.click_model.clicks(some)))
         drawn, served = (joined(parts) for parts in zip(*found, strict=True))
         return drawn, served
 

@@ -13,7 +13,6 @@ from genre_tf.config import RunConfig, read_config
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import COUNTERS
-from genre_tf.data.learning_texts import TextExample
 from genre_tf.data.prepared import read_articles
 from genre_tf.errors import InputError
 from genre_tf.evaluation.scored_log import ScoredLog
@@ -67,7 +66,7 @@ class TwoTowerScorer:
         self.two_tower = two_tower
         self.vectors = vectors
 
-    def user_vectors(self, examples: Sequence[ImpressionExample | TextExample]) -> Vectors:
+    def user_vectors(self, examples: Sequence[ImpressionExample]) -> Vectors:
         """The vector of each example's reader, float32 [examples, dimension]."""
         histories = [example.history for example in examples]
         return self.two_tower.queries(self.vectors, histories)[:, :-1]  # the rest is the weight of the moment

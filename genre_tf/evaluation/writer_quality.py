@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from genre_tf.evaluation.personalisation import (
     shown_samples,
 )
 from genre_tf.evaluation.scored_log import FEW_CLICKS, ScoredLog, evenly
-from genre_tf.evaluation.scoring import Measured, ModelScorer, TwoTowerScorer, has_generator, load_scorers
+from genre_tf.evaluation.scoring import Measured, ModelScorer, has_generator
 from genre_tf.evaluation.significance import paired_bootstrap
 from genre_tf.evaluation.text_measures import Fluency, topic, topic_floor
 from genre_tf.generation.grounding import FUNCTION_WORDS, Grounding
@@ -41,9 +41,7 @@ from genre_tf.models.checkpoint import (
     JUDGE,
     WEIGHTS_FILE,
     load_half,
-    load_news_encoder,
     load_ranker,
-    load_two_tower,
     untrained_generator,
 )
 from genre_tf.models.new_writer import writer_of
@@ -54,7 +52,6 @@ from genre_tf.text.words import beginning, length_in_words
 MIN_ABSTRACT_WORDS = 8  # shorter abstracts give too little to write from
 MAX_HEADLINES = 200  # ROUGE moves by about 0.01 between samples
 MAX_CLICKS = 500  # perplexity is known to about 4%; a 135M writer reads them in 2 minutes on two cores
-MAX_CONTEXTS = 150  # in each of six contexts
 _BATCH_TEXTS = 32
 # Writing for them costs 5 texts each; more readers would only make the interval narrower than matters.
 MOST_IMPRESSIONS = 1000
@@ -65,31 +62,25 @@ Write = Callable[[Sequence[ImpressionExample], int], list[list[str]]]
 
 @dataclass(frozen=True)
 class ClickedTitle:
-    """A title that a reader clicked: history text, source to write it from, and the reader's vector."""
+    """A title that a reader clicked, with the reader's history as text and a source to write it from."""
 
     history: str
     source: str
     title: str
-    user_vector: npt.NDArray[np.float32]
-    reads_vector: bool | None = None  # whether the vector enters; None: if there is one, or a history
 
 
 def generation_metrics(
-    parts: Writer,
-    towers: TwoTowerScorer,
-    measured: Measured,
-    learned: Collection[str],
-    writing: WritingConfig,
+    parts: Writer, measured: Measured, learned: Collection[str], writing: WritingConfig
 ) -> dict[str, Any]:
     """Measure a generator on articles that it was not trained on.
 
     Returns:
         "perplexity" and "bits_per_character" of clicked titles, given reader and abstract; the perplexity
         also without the abstract, with the reader's newest titles instead of the nearest to the abstract,
-        without titles, and without the reader; ROUGE, distinct-n, grounding, "copy_rate" and
-        "unsafe_rate" of the likeliest headlines written from abstracts without a reader; their "sentiment"
-        and that of the real titles, from -1 to 1; the number of each; and the baselines that copy the
-        beginning of the abstract. None if the split has no such article.
+        and without the reader; ROUGE, distinct-n, grounding, "copy_rate" and "unsafe_rate" of the likeliest
+        headlines written from abstracts without a reader; their "sentiment" and that of the real titles, from
+        -1 to 1; the number of each; and the baselines that copy the beginning of the abstract. None if the
+        split has no such article.
     """
     log = measured.log
     table = log.table
@@ -99,11 +90,9 @@ def generation_metrics(
         for row in example.candidates[example.labels > 0].tolist()
         if table.titles[row] and table.news_ids[row] not in learned
     ]
-    new = evenly(new, MAX_CLICKS)
-    readers = towers.user_vectors([example for example, _ in new])
     clicks = [
-        ClickedTitle(history_text(table, example.history), table.abstracts[row], table.titles[row], reader)
-        for (example, row), reader in zip(new, readers, strict=True)
+        ClickedTitle(history_text(table, example.history), table.abstracts[row], table.titles[row])
+        for example, row in evenly(new, MAX_CLICKS)
     ]
     articles = headline_articles(log.split.articles.values(), learned)
     sources, titles = [article.abstract for article in articles], [article.title for article in articles]
@@ -141,33 +130,8 @@ def headline_articles(articles: Collection[Article], learned: Collection[str]) -
     return evenly(fit, MAX_HEADLINES)
 
 
-def reader_contexts(clicks: Sequence[ClickedTitle]) -> dict[str, list[ClickedTitle]]:
-    """The same clicks with the reader's own vector, none, or another reader's; each with and without titles.
-
-    With at most `MAX_CONTEXTS` clicks, of readers with a history: the texts are the same in each context, so
-    that fewer are enough to compare.
-    """
-    some = evenly([row for row in clicks if row.history], MAX_CONTEXTS)
-    others = [*some[1:], *some[:1]]
-    if len(some) < 2:
-        return {}
-    found: dict[str, Any] = {}
-    for titles in (True, False):
-        rows = [row if titles else replace(row, history="") for row in some]
-        told = "titles" if titles else "no_titles"
-        found |= {
-            f"own_vector_{told}": [replace(row, reads_vector=True) for row in rows],
-            f"no_vector_{told}": [replace(row, reads_vector=False) for row in rows],
-            f"other_vector_{told}": [
-                replace(row, reads_vector=True, user_vector=other.user_vector)
-                for row, other in zip(rows, others, strict=True)
-            ],
-        }
-    return found
-
-
 def likelihood_metrics(parts: Writer, clicks: Sequence[ClickedTitle]) -> dict[str, Any]:
-    """Perplexity of clicked titles: with all context, and without parts of it; see `reader_contexts` too."""
+    """Perplexity of clicked titles: with all context, and without parts of it."""
     title_loss = title_losses(parts)
     most = parts.prompts.sizes.history_titles
     contexts = {
@@ -176,18 +140,13 @@ def likelihood_metrics(parts: Writer, clicks: Sequence[ClickedTitle]) -> dict[st
             replace(row, history="\n".join(row.history.split("\n")[-most:])) for row in clicks
         ],
         "perplexity_without_source": [replace(row, source="") for row in clicks],
-        "perplexity_without_titles": [replace(row, history="") for row in clicks],
-        "perplexity_without_reader": [
-            replace(row, history="", user_vector=np.zeros_like(row.user_vector)) for row in clicks
-        ],
+        "perplexity_without_reader": [replace(row, history="") for row in clicks],
     }
     losses = {name: title_loss(rows) for name, rows in contexts.items()}
-    of_readers = {name: title_loss(rows) for name, rows in reader_contexts(clicks).items()}
     characters = sum(len(row.title) for row in clicks)
     return {
         **{name: perplexity(*loss) if clicks else None for name, loss in losses.items()},
         # Unlike perplexity it does not depend on the size of the vocabulary.
-        "reader_contexts": {name: perplexity(*loss) for name, loss in of_readers.items()},
         "bits_per_character": losses["perplexity"][0] / math.log(2) / characters if characters else None,
     }
 
@@ -195,16 +154,11 @@ def likelihood_metrics(parts: Writer, clicks: Sequence[ClickedTitle]) -> dict[st
 def title_losses(parts: Writer) -> Callable[[Sequence[ClickedTitle]], tuple[float, int]]:
     """The loss in nats of the titles and their ends, given their contexts, and their number of tokens."""
     texts = tf.TensorSpec([None], tf.string)
-    # A writer that reads no vectors gets those of the towers, whatever their width, and ignores them.
-    readers = tf.TensorSpec([None, parts.reader_prefix.user_dimension or None], tf.float32)
 
-    given = tf.TensorSpec([None], tf.bool)
-
-    @tf.function(input_signature=[texts, texts, texts, readers, given], autograph=False)
-    def of_batch(history: Any, source: Any, title: Any, user_vector: Any, reads: Any) -> tuple[Any, Any]:
+    @tf.function(input_signature=[texts, texts, texts], autograph=False)
+    def of_batch(history: Any, source: Any, title: Any) -> tuple[Any, Any]:
         kind = tf.fill(tf.shape(title), "title")
         rows = parts.prompts.to_learn(history, source, kind, title, context_weight=0.0)
-        rows |= {"user_vector": user_vector, "has_reader": reads}
         losses = token_losses(parts, rows, False).losses
         return tf.reduce_sum(losses), tf.size(losses)
 
@@ -212,16 +166,8 @@ def title_losses(parts: Writer) -> Callable[[Sequence[ClickedTitle]], tuple[floa
         in_length = sorted(clicks, key=lambda row: len(row.history) + len(row.source))
         found = [(0.0, 0)]
         for batch in _batches(in_length):
-            names = ("history", "source", "title", "user_vector")
-            columns = [tf.constant([getattr(row, name) for row in batch]) for name in names]
-            reads = [
-                # Also without titles, if there is a vector.
-                bool(row.history) or bool(row.user_vector.any())
-                if row.reads_vector is None
-                else row.reads_vector
-                for row in batch
-            ]
-            loss, count = of_batch(*columns, tf.constant(reads))
+            columns = zip(*((row.history, row.source, row.title) for row in batch), strict=True)
+            loss, count = of_batch(*map(tf.constant, columns))
             found.append((float(loss), int(count)))
         return sum(loss for loss, _ in found), sum(count for _, count in found)
 
@@ -251,7 +197,6 @@ def written_titles(parts: Writer, sources: Sequence[str], writing: WritingConfig
     """The best title of each source by these settings, written for no particular reader."""
     options = writer_options(writing, parts.prompts)
     writer = WritingGraph(parts, options)
-    dimension = parts.reader_prefix.user_dimension
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def write(source: Any) -> tuple[Any, Any, Any]:
@@ -261,7 +206,6 @@ def written_titles(parts: Writer, sources: Sequence[str], writing: WritingConfig
             source,
             tf.fill(batch, "title"),
             tf.zeros(batch, tf.int64),
-            tf.zeros([batch[0], dimension]),
             lambda text: tf.zeros(tf.shape(text)),  # no reader's interest
         )
         return written.text[:, 0], written.grounding[:, 0], written.safe[:, 0]
@@ -432,12 +376,6 @@ class WriterEvaluation:
         counted = Counters.load(self.run / "prepared" / COUNTERS_FILE).views.keys()
         return frozenset(read_articles(self.run / "prepared").news_ids) | counted
 
-    @cached_property
-    def _towers(self) -> TwoTowerScorer:
-        log, _, _, scorers = self.measured
-        towers = scorers.get("two_tower") or load_scorers(self.run, ("two_tower",), log.table)["two_tower"]
-        return cast(TwoTowerScorer, towers)
-
     def _halves(self, readers: Sequence[Sequence[str]]) -> dict[str, ClickModel]:
         """The click models of both halves of the readers, by name; none if one was not trained."""
         if not all((self.run / half / WEIGHTS_FILE).is_file() for half in (CHOOSER, JUDGE)):
@@ -473,17 +411,16 @@ class WriterEvaluation:
 
     def _metrics_of(self, parts: Writer) -> dict[str, Any]:
         writing = self.config.generation.writing
-        return generation_metrics(parts, self._towers, self.measured, self._learned, writing)
+        return generation_metrics(parts, self.measured, self._learned, writing)
 
     def _served(self, histories: Sequence[Sequence[str]], samples: int | None) -> ServedWriter:
         """The writer for readers with these titles, as it is served; None: the served number of samples."""
-        shared, writing = load_news_encoder(self.run, self.config), self.config.generation.writing
-        parts, ranker = self._writer, load_ranker(self.run, shared=shared)
+        writing = self.config.generation.writing
+        parts, ranker = self._writer, load_ranker(self.run)
         learned = read_articles(self.run / "prepared")
         floor = topic_floor(ranker.news, learned.titles, learned.abstracts, writing.topic_share)
         return ServedWriter(
             parts,
-            load_two_tower(self.run, shared=shared),
             ranker,
             histories,
             writer_options(writing, parts.prompts, samples=samples, topic_floor=floor),

@@ -96,7 +96,8 @@ class Recommender:
         """Recommend articles to a reader whose history is titles, also unknown ones; string [B]."""
         titles = parsing.split_history_titles(history_text)
         newest = parsing.newest(titles, self.max_history)
-        reader, clicks, mask = reader_of_titles(self.models, newest)
+        (of_tower, clicks), mask = clicks_of_titles(newest, *self.models.encoders())
+        reader = self.models.user_vector(of_tower, mask)
         read = self.index.keys_of_titles(titles)
         return self._funnel(reader, clicks, mask, read, _request_keys(newest), None)
 
@@ -254,11 +255,11 @@ class Recommender:
         return tf.cast(place, tf.int32), real
 
 
-def reader_of_titles(models: ServedModels, titles: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Vector of each reader [B, D], their clicks for the ranker [B, H, R], and which are real [B, H]."""
-    for_retrieval, for_ranking = encode_titles(titles.flat_values, *models.encoders())
-    clicks, mask = _clicks(titles.with_flat_values(for_retrieval))  # [B, H, D]
-    return models.user_vector(clicks, mask), _clicks(titles.with_flat_values(for_ranking))[0], mask
+def clicks_of_titles(titles: tf.RaggedTensor, *encoders: Any) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Each reader's clicks by each encoder, float32 [B, H, D] each, and which are real, bool [B, H]."""
+    vectors = encode_titles(titles.flat_values, *encoders)
+    clicks, masks = zip(*(_clicks(titles.with_flat_values(each)) for each in vectors), strict=True)
+    return list(clicks), masks[0]
 
 
 def _clicks(rows: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from genre_tf.backbones.hub import norm_of
 from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.generation.kernels import Kernel, Probe, Routes
-from genre_tf.layers.attention import MASKED, Attention, Heads, Padded, Prefix, causal_bias, padding_bias
+from genre_tf.layers.attention import MASKED, Attention, Heads, Padded, causal_bias, padding_bias
 from genre_tf.layers.block import Adapter, Attend, Block, KernelUpdate, transformed
 from genre_tf.layers.elementwise import Norm, rotary_turns, rotated
 
@@ -58,7 +58,6 @@ class CachedDecoder(tf.Module):
         self.rotary_base = layers.rotary_base
         self.epsilon: float = norm_of(layers.backbone.layer_norm).epsilon
         self.centred = norm_of(layers.backbone.layer_norm).offset is not None
-        self.first = layers.first
         gated = layers.blocks[0].parts.gate is not None
         self.activation = None if gated else layers.blocks[0].parts.expand.activation
         self.additions = [
@@ -88,37 +87,26 @@ class CachedDecoder(tf.Module):
         """Token embeddings, without positions: int32 [...] -> float32 [..., hidden]."""
         return self.outer["output_kernel"].columns(token_ids)
 
-    def prefill(self, embeddings: Any, mask: Any, prefix: Prefix | None = None) -> tuple[Any, PromptCache]:
+    def prefill(self, embeddings: Any, mask: Any) -> tuple[Any, PromptCache]:
         """Read a whole prompt.
 
         Args:
             embeddings: float32 [batch, time, hidden], without positions; each row ends in the last column.
             mask: bool [batch, time], False for padding.
-            prefix: keys and values before the prompt; they come first in the cache.
 
         Returns:
             Logits of the token after the last column, float32 [batch, vocabulary], and the cache.
         """
-        bias, causal = padding_bias(mask), causal_bias(tf.shape(mask)[1])
+        bias = padding_bias(mask)
         length = tf.cast(mask, tf.int32)
         positions = tf.maximum(tf.cumsum(length, axis=1) - 1, 0)  # from each row's first token
         turns = self._turns(positions)  # [batch, 1, time, depth]
         layout = Padded(embeddings)
-        below = Attention(layout, tf.maximum(causal + bias, MASKED), turns, keep=True)
-        if prefix is not None:
-            size = tf.shape(prefix.keys[0])[2]
-            seen = tf.fill([tf.shape(mask)[0], 1, 1, size], tf.convert_to_tensor(prefix.bias))
-            bias = tf.concat([seen, bias], axis=3)  # [batch, 1, 1, prefix + time]
-            causal = tf.pad(causal, [[0, 0], [size, 0]])
-        bias_of_all = tf.maximum(causal + bias, MASKED)
-        above = Attention(layout, bias_of_all, turns, prefix, self.first, keep=True)
-
-        def attend(fused: Any, layer: Heads) -> Any:
-            return (below if layer.number < self.first else above)(fused, layer)
-
-        states = self._transformed(embeddings, positions, attend, None)
+        causal = causal_bias(tf.shape(mask)[1])
+        attention = Attention(layout, tf.maximum(causal + bias, MASKED), turns, keep=True)
+        states = self._transformed(embeddings, positions, attention, None)
         last = layout.padded(states, False)[:, -1]  # [batch, hidden]
-        keys, values = (list(part) for part in zip(*below.seen, *above.seen, strict=True))
+        keys, values = (list(part) for part in zip(*attention.seen, strict=True))
         cache = PromptCache(keys, values, bias, tf.reduce_sum(length, axis=1))
         return self._logits(last, self.probe.routes(tf.shape(last)[0])), cache
 
@@ -141,7 +129,7 @@ class CachedDecoder(tf.Module):
         """
         at = positions - prompt.length[:, None, None]
         turns = self._turns(tf.reshape(positions, [-1]))  # [tokens, 1, depth]
-        attention = _CachedAttention(prompt, written, at, self.heads // self.key_heads, turns, self.first)
+        attention = _CachedAttention(prompt, written, at, self.heads // self.key_heads, turns)
         routes = self.probe.routes(tf.size(positions))
         states = self._transformed(embeddings, positions, attention, routes)
         return self._logits(states, routes), attention.grown
@@ -188,9 +176,8 @@ class _CachedAttention:
     """The attention of one step, called as `genre_tf.layers.attention.Attention` is.
 
     The tensors of `written` are no longer valid after the step; `grown` has those of the layers called so
-    far. Layers below `prefix_from` have no prefix. `at`, int32 [batch, samples, columns], is the place of
-    each new token in the cache. Query heads that share a key head, `groups` of them, are treated as further
-    queries of it.
+    far. `at`, int32 [batch, samples, columns], is the place of each new token in the cache. Query heads that
+    share a key head, `groups` of them, are treated as further queries of it.
     """
 
     def __init__(
@@ -200,10 +187,8 @@ class _CachedAttention:
         at: Any,
         groups: int,
         turns: tuple[Any, Any] | None = None,
-        prefix_from: int = 0,
     ) -> None:
         self.prompt, self.written, self.groups, self.turns = prompt, written, groups, turns
-        self.prefix_from = prefix_from
         self.grown = WrittenCache([], [])
         cache = written.keys[0]
         batch, heads, samples, room, depth = (
@@ -261,15 +246,11 @@ class _CachedAttention:
             query = tf.reshape(query, [together[0], -1, heads, of_key_head])
             query = tf.reshape(tf.transpose(query, [0, 2, 1, 3]), together)
         own = tf.stack([self._shape[0], heads, samples, self._queries, -1])
-        bias, past = self.prompt.bias, self._past
-        if number < self.prefix_from:
-            past = tf.shape(self.prompt.keys[number])[2]
-            bias = bias[..., -past:]
-        to_prompt = tf.matmul(query, self.prompt.keys[number], transpose_b=True) + bias
+        to_prompt = tf.matmul(query, self.prompt.keys[number], transpose_b=True) + self.prompt.bias
         to_written = tf.matmul(tf.reshape(query, own), keys, transpose_b=True) + self._bias
         to_written = tf.reshape(to_written, tf.concat([together[:3], [-1]], 0))
         weight = tf.nn.softmax(tf.concat([to_prompt, to_written], axis=-1))
-        on_prompt, on_written = tf.split(weight, [past, self._shape[3]], axis=-1)
+        on_prompt, on_written = tf.split(weight, [self._past, self._shape[3]], axis=-1)
         from_written = tf.matmul(tf.reshape(on_written, own), values)
         mixed = tf.matmul(on_prompt, self.prompt.values[number]) + tf.reshape(from_written, together)
         if not single:

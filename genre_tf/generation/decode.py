@@ -18,7 +18,6 @@ import tensorflow as tf
 from genre_tf.generation.beam import Beam, BeamLoop
 from genre_tf.generation.cached_decoder import CachedDecoder, PromptCache, WrittenCache
 from genre_tf.generation.constraints import NOTHING, Constraints, Rules, banned, of_rows
-from genre_tf.layers.attention import Prefix
 
 LONGEST_MATCH = 3  # number of last tokens that a draft looks for in the source; the longest match counts
 
@@ -133,7 +132,6 @@ def decode(
     forbidden: Any | None = None,
     required: Any | None = None,
     copy_from: Any | None = None,
-    prefix: Prefix | None = None,
 ) -> Decoded:
     """Write `options.samples` texts after each prompt.
 
@@ -152,13 +150,12 @@ def decode(
             tokens, in order.
         copy_from: int32 [batch, n], tokens that the texts are likely to repeat, with NOTHING among or after
             them; drafts come from them.
-        prefix: keys and values before the prompts.
 
     Returns:
         The texts. The loop ends when every text has ended, so `longest` is often less than `max_tokens`.
     """
     strategy, copies = options.strategy, options.rows
-    logits, prompt = model.prefill(embeddings, mask, prefix)
+    logits, prompt = model.prefill(embeddings, mask)
     length = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)  # position of the first written token
     limits = tf.fill(tf.shape(length), max_tokens) if limits is None else tf.minimum(limits, max_tokens)
     logits = tf.repeat(logits, copies, axis=0)

@@ -13,10 +13,9 @@ from pathlib import Path
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from genre_tf.contract import KINDS as WRITTEN_KINDS
+from genre_tf.contract import KINDS
 from genre_tf.files import read_json_object
 
-KINDS = (*WRITTEN_KINDS, "answer")
 END, READER, SOURCE = "<|end|>", "<|reader|>", "<|source|>"
 CONTROL_TOKENS = (END, READER, SOURCE, *(f"<|{kind}|>" for kind in KINDS))
 """The special tokens of a prompt without a chat template; a generator's vocabulary must have them."""
@@ -30,7 +29,6 @@ _TASKS = {
         "Write a news article about this: a headline, and on the next line its text.",
         "Write a news article: a headline, and on the next line its text",
     ),
-    "answer": ("Answer the question in one sentence, from these texts alone.", "Answer in one sentence"),
 }
 _USER, _ASSISTANT = "\x01", "\x02"  # stand for the two texts while a template is rendered
 

@@ -3,10 +3,9 @@
     before  titles, oldest first  between  source  behind  target  end
 
 The pieces around titles, source and target are those of the form (`genre_tf.generation.prompt_form`); a
-model from scratch has <|reader|>, <|source|>, <|title|> and <|end|>. The reader's vector enters separately,
-as keys and values before the prompt. Training and the served graph use the same functions. Prompts to be
-continued are padded on the left, so that each ends in the last column; rows to be learned are padded on the
-right, where causal attention hides the padding.
+model from scratch has <|reader|>, <|source|>, <|title|> and <|end|>. Training and the served graph use the
+same functions. Prompts to be continued are padded on the left, so that each ends in the last column; rows to
+be learned are padded on the right, where causal attention hides the padding.
 """
 
 import re
@@ -14,23 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
-from genre_tf.generation.prompt_form import KINDS, PromptForm, chat_form, control_form
+from genre_tf.contract import KINDS
+from genre_tf.generation.prompt_form import PromptForm, chat_form, control_form
 from genre_tf.generation.relevance import Relevance, best_first, sentences_of
-from genre_tf.layers.attention import Prefix
 
-UNSEEN = -4.0
-"""Initial bias of a prefix for a pretrained model: about a fiftieth of a word's attention goes to it."""
-HIDDEN = -30.0
-"""Initial bias of a prefix that nothing attends to, for a model that is not trained."""
 _MOST_TITLES = 100  # the newest; of these the best are chosen
 _READ_CHARACTERS = 20_000  # of a source: a long article has 10,000
-_NOBODY = 16  # width of the learned vector where readers have none
-_KEY_SPREAD = 0.05  # keys then have about the size of those of a new GPT-2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +62,6 @@ class Prompt(NamedTuple):
 
     token_ids: Any  # int32 [batch, time], padded on the left
     mask: Any  # bool [batch, time], False for padding
-    has_reader: Any  # bool [batch], whether the history has any titles
     source: Any  # int32 [batch, source_tokens], the source tokens in the prompt, padded with -1
 
 
@@ -141,7 +131,7 @@ class Prompts(tf.Module):
             kind: string [batch], one of KINDS; any other value means title.
             instruction: string [batch], more to say behind the form's own; a form without one ignores it.
         """
-        parts, has_reader = self._prompt(history_text, source, kind)
+        parts = self._prompt(history_text, source, kind)
         if instruction is not None and self._chat:
             parts = self._instructed(parts, instruction)
         prompt, source_ids = tf.concat(parts, axis=1), parts[3]
@@ -151,7 +141,7 @@ class Prompts(tf.Module):
         column = tf.range(time)[None, :] - (time - length)  # negative in the padding
         token_ids = tf.gather(dense, tf.maximum(column, 0), batch_dims=1)
         dense_source = source_ids.to_tensor(-1, shape=[None, self.sizes.source_tokens])
-        return Prompt(token_ids, column >= 0, has_reader, dense_source)
+        return Prompt(token_ids, column >= 0, dense_source)
 
     def to_learn(
         self,
@@ -170,9 +160,9 @@ class Prompts(tf.Module):
 
         Returns:
             token_ids int32 [batch, time], padded on the right; labels int32 [batch, time], the next token;
-            label_weight float32 [batch, time], 0 where nothing is learned; has_reader bool [batch].
+            label_weight float32 [batch, time], 0 where nothing is learned.
         """
-        parts, has_reader = self._prompt(history_text, source, kind)
+        parts = self._prompt(history_text, source, kind)
         target_ids = self.tokenizer.encode(readable(target))
         target_ids = tf.concat([target_ids, tf.fill([target_ids.nrows(), 1], self.end_id)], axis=1)
         target_ids = target_ids[:, : self.sizes.target_tokens]  # a truncated text has no end to learn
@@ -185,7 +175,6 @@ class Prompts(tf.Module):
             "token_ids": token_ids,
             "labels": tf.pad(token_ids[:, 1:], [[0, 0], [0, 1]]),
             "label_weight": tf.pad(weight[:, 1:], [[0, 0], [0, 1]]),
-            "has_reader": has_reader,
         }
 
     def _titles(self, history_text: Any, source: Any) -> tuple[Any, Any, Any]:
@@ -216,18 +205,16 @@ class Prompts(tf.Module):
         found = _packed(tokens, order, real, self.sizes.history_tokens, whole=True)
         return found, tf.reduce_any(real, axis=1)
 
-    def _source(self, history_text: Any, source: Any, kind: Any) -> Any:
+    def _source(self, history_text: Any, source: Any) -> Any:
         """The source as ragged int32 [batch, tokens]; of a long one the sentences that matter most.
 
-        The first sentence always stays; the others are chosen by what they share with the question, which is
-        the first line of an answer's source, or else with the reader's titles; of equal ones the first.
+        The first sentence always stays; the others are chosen by what they share with the reader's titles; of
+        equal ones the first.
         """
         source = tf.strings.strip(tf.strings.substr(readable(source), 0, _READ_CHARACTERS, unit="UTF8_CHAR"))
         rows = sentences_of(source)
         sentences = rows.to_tensor("")  # [batch, n]
-        question = tf.strings.regex_replace(source, r"(?s)\n.*", "")
-        asked = self.kind_index(kind) == KINDS.index("answer")
-        scores = self.relevance(sentences, tf.where(asked, question, readable(history_text)))
+        scores = self.relevance(sentences, readable(history_text))
         place = tf.range(tf.shape(sentences)[1])[None]
         real = place < _lengths(rows)[:, None]
         order = best_first(tf.where(place == 0, np.inf, tf.where(real, scores, -1.0)))
@@ -251,19 +238,19 @@ class Prompts(tf.Module):
         more = tf.maximum(tf.minimum(-time % multiple, self.tokens - time), 0)
         return tf.pad(dense, [[0, 0], [0, more]])
 
-    def _prompt(self, history_text: Any, source: Any, kind: Any) -> tuple[list[Any], Any]:
-        """The parts of a prompt, 5 x ragged int32 [batch, tokens], and whether there is a history.
+    def _prompt(self, history_text: Any, source: Any, kind: Any) -> list[Any]:
+        """The parts of a prompt, 5 x ragged int32 [batch, tokens].
 
         They are a piece of the form, the history, another piece, the source, and the last piece.
         """
         history, has_reader = self._history(history_text, source)
-        source_ids = self._source(history_text, source, kind)
+        source_ids = self._source(history_text, source)
         has_source = source_ids.row_lengths() > 0
         which = 4 * self.kind_index(kind)
         which += 2 * tf.cast(has_reader, which.dtype) + tf.cast(has_source, which.dtype)
         pieces = zip(*self._pieces, strict=True)
         before, between, behind = (tf.gather(tf.ragged.constant(rows, tf.int32), which) for rows in pieces)
-        return [before, history, between, source_ids, behind], has_reader
+        return [before, history, between, source_ids, behind]
 
     def _instructed(self, parts: list[Any], instruction: Any) -> list[Any]:
         """The parts of a prompt with an instruction, whose room is taken from the source's end."""
@@ -329,59 +316,3 @@ def readable(text: Any) -> Any:
 
 def _lengths(rows: Any) -> Any:
     return tf.cast(rows.row_lengths(), tf.int32)
-
-
-class ReaderPrefix(keras.layers.Layer):
-    """Makes keys and values from a reader's vector, or from a learned one if `user_dimension` is 0.
-
-    A narrow layer between vector and keys, `width`, limits the number of parameters, compared with a large
-    language model. `bias` is the initial value of the trained bias that is added to the scores of the prefix.
-
-    Source: Li and Liang, "Prefix-Tuning", 2021, equation 3 and section 4.3 (a network makes the prefix);
-    there the prefix belongs to a task, here it is a function of the reader.
-    """
-
-    def __init__(
-        self,
-        *,
-        user_dimension: int,
-        prefix_tokens: int,
-        layers: int,
-        key_heads: int,
-        depth: int,
-        bias: float = 0.0,
-        width: int = 64,
-    ) -> None:
-        super().__init__(name="reader_prefix")
-        self.user_dimension = user_dimension
-        self.prefix_tokens = prefix_tokens
-        self.shape_of_row = (layers, 2, key_heads, prefix_tokens, depth)
-        self.norm = keras.layers.LayerNormalization(name="norm") if user_dimension else None
-        self.narrow = keras.layers.Dense(width, activation="tanh", name="narrow")
-        small = keras.initializers.RandomNormal(stddev=_KEY_SPREAD)
-        wide = layers * 2 * key_heads * prefix_tokens * depth
-        self.wide = keras.layers.Dense(wide, kernel_initializer=small, name="wide")
-        self.no_reader = self.add_weight(
-            shape=[user_dimension or _NOBODY],
-            initializer=keras.initializers.RandomNormal(stddev=1.0),
-            name="no_reader",
-        )
-        start = keras.initializers.Constant(bias)
-        self.bias = self.add_weight(shape=[], initializer=start, name="bias")
-        if self.norm is not None:
-            self.norm.build([None, user_dimension])
-        self.narrow.build([None, user_dimension or _NOBODY])
-        self.wide.build([None, width])
-        self.built = True
-
-    def call(self, user_vector: Any, has_reader: Any) -> Prefix:
-        """The prefix: float32 [batch, user_dimension], ignored if there is no reader; bool [batch]."""
-        reader = self.no_reader[None]
-        if self.norm is not None:
-            reader = ops.where(has_reader[:, None], self.norm(user_vector), reader)
-        else:
-            reader = ops.repeat(reader, ops.shape(has_reader)[0], axis=0)
-        made = ops.reshape(self.wide(self.narrow(reader)), [-1, *self.shape_of_row])
-        layers = range(self.shape_of_row[0])
-        keys, values = ([made[:, layer, part] for layer in layers] for part in (0, 1))
-        return Prefix(keys, values, ops.convert_to_tensor(self.bias))

@@ -196,7 +196,6 @@ class WritingGraph(tf.Module):
     def __init__(self, writer: Any, options: WriterOptions = WriterOptions()) -> None:
         super().__init__()
         self.model = CachedDecoder(writer.language_model)
-        self.reader_prefix = writer.reader_prefix
         self.prompts = prompts = writer.prompts
         self.grounding = Grounding(writer.common_words or FUNCTION_WORDS)
         self.options = options
@@ -217,7 +216,6 @@ class WritingGraph(tf.Module):
         source: Any,
         kind: Any,
         seed: Any,
-        user_vector: Any,
         interest: Interest,
         unsafe: Unsafe = nothing_unsafe,
         topic: Topic = any_topic,
@@ -228,9 +226,8 @@ class WritingGraph(tf.Module):
         Args:
             history_text: string [batch], titles joined by line breaks, oldest first; "" for a new reader.
             source: string [batch]; "" to write from interest alone.
-            kind: string [batch]: title, summary, body, answer; any other value means title.
+            kind: string [batch]: title, summary, body; any other value means title.
             seed: int64 [batch]; the same request with the same seed gives the same text in any batch.
-            user_vector: float32 [batch, user_dimension], vector of the reader with this history_text.
             interest: the click model.
             unsafe: a classifier trained by the operator, in addition to the lists and the default classifier.
             topic: tells which texts are about something else than the source.
@@ -242,7 +239,7 @@ class WritingGraph(tf.Module):
             was given.
         """
         told = None if style is None else style.instruction
-        drawn = self.draw(history_text, source, kind, seed, user_vector, interest, unsafe, topic, told)
+        drawn = self.draw(history_text, source, kind, seed, interest, unsafe, topic, told)
         fits = None if style is None else style.fits(drawn.text)
         return rank(drawn, self.options.floors, self.read_titles(history_text), fits)
 
@@ -252,14 +249,13 @@ class WritingGraph(tf.Module):
         source: Any,
         kind: Any,
         seed: Any,
-        user_vector: Any,
         interest: Interest,
         unsafe: Unsafe = nothing_unsafe,
         topic: Topic = any_topic,
         instruction: Any | None = None,
     ) -> Written:
         """Write and score texts, in the order in which they were drawn; arguments as in `decode`."""
-        decoded = self.decode(history_text, source, kind, seed, user_vector, instruction)
+        decoded = self.decode(history_text, source, kind, seed, instruction)
         text = self._text(decoded, kind)
         evidence = readable(tf.where(tf.strings.strip(source) == "", history_text, source))
         return Written(
@@ -281,13 +277,7 @@ class WritingGraph(tf.Module):
         return tf.strings.split(readable(history_text), "\n")[:, -_READ_TITLES:].to_tensor("")
 
     def decode(
-        self,
-        history_text: Any,
-        source: Any,
-        kind: Any,
-        seed: Any,
-        user_vector: Any,
-        instruction: Any | None = None,
+        self, history_text: Any, source: Any, kind: Any, seed: Any, instruction: Any | None = None
     ) -> Decoded:
         """Write token ids without ranking. Arguments as in `__call__`; the instruction is that of a style."""
         prompt = self.prompts.to_continue(history_text, source, kind, instruction)
@@ -304,7 +294,6 @@ class WritingGraph(tf.Module):
             self.model,
             self.model.embed(prompt.token_ids),
             prompt.mask,
-            prefix=self.reader_prefix(user_vector, prompt.has_reader),
             seeds=seed,
             limits=tf.where(long, target_tokens, self.options.title_tokens),
             forbidden=tf.concat([controls, newline], axis=1),

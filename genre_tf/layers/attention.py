@@ -2,31 +2,17 @@
 
 Products, norms and feed-forward layers treat every token separately, so a transformer runs over flat tokens,
 [tokens, hidden]. Only attention needs the boundaries of texts. A layout puts the tokens of a text together
-(`Padded`: with padding; `Unpadded`: without); `Attention` adds who sees whom, positions and a prefix.
+(`Padded`: with padding; `Unpadded`: without); `Attention` adds who sees whom, and positions.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import tensorflow as tf
 
 from genre_tf.layers.elementwise import rotated
 
 MASKED = -1e9  # far below any attention score, and finite, so that a row without tokens does not become NaN
-
-
-class Prefix(NamedTuple):
-    """Keys and values that every token sees before the text, of some layers; they have no positions.
-
-    They are float32 [batch, key_heads, prefix, depth] for each layer, not rotated; `bias`, float32 [], is
-    added to the scores of the prefix, and starts at -4, which makes it almost invisible.
-
-    Source: Li and Liang, "Prefix-Tuning", 2021.
-    """
-
-    keys: list[Any]
-    values: list[Any]
-    bias: Any
 
 
 class Heads(Protocol):
@@ -45,13 +31,10 @@ class Attention:
 
     Args:
         layout: which text each token belongs to.
-        bias: added to the scores, float32 [N or 1, heads or 1, T or 1, prefix + T]: far below zero where
-            a token must not look; None: every token sees its whole text.
+        bias: added to the scores, float32 [N or 1, heads or 1, T or 1, T]: far below zero where a token must
+            not look; None: every token sees its whole text.
         turns: rotary positions, as from `rotary_turns`, [T, depth] or [N, 1, T, depth]; None: none.
-        prefix: keys and values before every text.
-        prefix_from: number of the first layer that has a prefix, if the layers below are not called.
-        keep: whether `seen` collects the keys and values of each layer, [N, key heads, prefix + T,
-            depth].
+        keep: whether `seen` collects the keys and values of each layer, [N, key heads, T, depth].
 
     Source: Vaswani et al., "Attention Is All You Need", 2017; grouped keys: Ainslie et al., "GQA", 2023.
     """
@@ -61,12 +44,9 @@ class Attention:
         layout: "Padded | Unpadded",
         bias: tf.Tensor | None = None,
         turns: tuple[tf.Tensor, tf.Tensor] | None = None,
-        prefix: Prefix | None = None,
-        prefix_from: int = 0,
         keep: bool = False,
     ) -> None:
         self.layout, self.bias, self.turns, self.keep = layout, bias, turns, keep
-        self.prefix, self.prefix_from = prefix, prefix_from
         self.seen: list[tuple[tf.Tensor, tf.Tensor]] = []
 
     def __call__(
@@ -85,10 +65,6 @@ class Attention:
         if self.turns is not None:
             turns = tuple(tf.cast(turn, query.dtype) for turn in self.turns)
             query, key = rotated(query, turns), rotated(key, turns)
-        if self.prefix is not None:
-            keys, values = (part[layer.number - self.prefix_from] for part in self.prefix[:2])
-            key = tf.concat([tf.cast(keys, key.dtype), key], axis=2)
-            value = tf.concat([tf.cast(values, value.dtype), value], axis=2)
         if self.keep:
             self.seen.append((key, value))
         texts, columns = tf.shape(query)[0], tf.shape(query)[2]
@@ -115,15 +91,9 @@ def padding_bias(mask: tf.Tensor) -> tf.Tensor:
     return tf.where(mask, 0.0, MASKED)[:, None, None, :]
 
 
-def causal_bias(time: Any, prefix: Prefix | None = None) -> tf.Tensor:
-    """Hides what comes after a token, and adds a prefix's own bias: float32 [time, prefix + time]."""
-    causal = MASKED * (1.0 - tf.linalg.band_part(tf.ones([time, time]), -1, 0))
-    if prefix is None:
-        return causal
-    seen = tf.fill(
-        [time, tf.shape(prefix.keys[0])[2]], tf.cast(tf.convert_to_tensor(prefix.bias), tf.float32)
-    )
-    return tf.concat([seen, causal], axis=1)
+def causal_bias(time: Any) -> tf.Tensor:
+    """Hides what comes after a token: float32 [time, time]."""
+    return MASKED * (1.0 - tf.linalg.band_part(tf.ones([time, time]), -1, 0))
 
 
 def side_by_side_bias(text: tf.Tensor, causal: bool) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Losses of a writer: next-token cross-entropy, and a contrast between the right and another reader."""
+"""Losses of a writer: next-token cross-entropy, and the preference for one text over another."""
 
 from typing import Any, NamedTuple
 
@@ -37,14 +37,10 @@ def all_token_losses(writer: Any, batch: dict[str, tf.Tensor], training: bool) -
     return TokenLosses(*(tf.reshape(each, [-1]) for each in (losses, batch["label_weight"], rows)))
 
 
-def mean_token_loss(found: TokenLosses, weights: tf.Tensor | None = None) -> tf.Tensor:
-    """Weighted mean of token losses, float32 []; with several replicas this replica's share.
-
-    Other weights than those of `found`, float32 [n], may be given.
-    """
-    weights = found.weights if weights is None else weights
-    total = tf.reduce_sum(found.losses * weights)
-    return total / tf.maximum(sum_over_replicas(tf.reduce_sum(weights)), 1.0)
+def mean_token_loss(found: TokenLosses) -> tf.Tensor:
+    """Weighted mean of token losses, float32 []; with several replicas this replica's share."""
+    total = tf.reduce_sum(found.losses * found.weights)
+    return total / tf.maximum(sum_over_replicas(tf.reduce_sum(found.weights)), 1.0)
 
 
 def preference_loss(log_probabilities: tf.Tensor, reference: tf.Tensor, beta: float) -> tf.Tensor:
@@ -67,20 +63,3 @@ def text_log_probabilities(found: TokenLosses, rows: Any) -> Any:
     """Log probability of the whole target of each of the rows, float32 [rows]."""
     of_target = found.losses * tf.cast(found.weights == 1.0, tf.float32)
     return -tf.math.unsorted_segment_sum(of_target, found.rows, rows)
-
-
-def contrast_loss(found: TokenLosses, contrast_of: tf.Tensor) -> tf.Tensor:
-    """How clearly a title identifies its own reader among two.
-
-    For a title y, its reader r and another reader s it is -log p(y|r) / (p(y|r) + p(y|s)): the surprise at
-    the correct reader, if both were equally likely before the title was seen. It is a mean over the second
-    copies (`contrast_of` of `TextRows.batches`), in nats, float32 []; 0 if there are none.
-
-    Source: Qian et al., "Controllable Natural Language Generation with Contrastive Prefixes", 2022 (their
-    discriminative loss over prefixes).
-    """
-    of_row = -text_log_probabilities(found, tf.shape(contrast_of)[0])  # [batch]
-    compared = tf.cast(contrast_of >= 0, tf.float32)
-    before_own = tf.gather(of_row, tf.maximum(contrast_of, 0))
-    losses = tf.nn.softplus(before_own - of_row) * compared
-    return tf.reduce_sum(losses) / tf.maximum(sum_over_replicas(tf.reduce_sum(compared)), 1.0)

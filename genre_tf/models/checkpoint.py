@@ -15,7 +15,6 @@ from genre_tf.config import GenerationConfig, NewsConfig, RunConfig, read_config
 from genre_tf.data.prepared import file_fingerprint
 from genre_tf.errors import InputError
 from genre_tf.generation.prompt_form import CONTROL_TOKENS
-from genre_tf.generation.prompts import UNSEEN
 from genre_tf.models.article_features import FrozenText
 from genre_tf.models.news_encoder import Categories, NewsEncoder
 from genre_tf.models.ranker import Ranker
@@ -209,40 +208,7 @@ def _with_weights(model: Model, run: Path, stage: str, trained: bool) -> Model:
 def save_generator_sizes(writer: Writer, folder: Path) -> None:
     """Write everything of a writer except the weights: vocabulary, sizes, common words."""
     folder.mkdir(parents=True, exist_ok=True)
-    origin = {"towers": writer.towers, "adapted": writer.adapted}
-    describe(writer, folder, **{name: value for name, value in origin.items() if value})
-
-
-def towers_fingerprint(run: Path) -> str | None:
-    """SHA-256 of the weights of a run's two towers; None if there are none."""
-    file = run / "retrieval" / WEIGHTS_FILE
-    return file_fingerprint(file) if file.is_file() else None
-
-
-def reads_towers_of(run: Path, folder: Path) -> bool:
-    """Whether the generator in a folder was trained with the reader vectors of a run's current towers.
-
-    True also if this is unknown.
-    """
-    try:
-        learned = described_in(folder, Writer)["towers"]
-    except (InputError, KeyError):
-        return True
-    now = towers_fingerprint(run)
-    return learned is None or now is None or learned == now
-
-
-def check_towers(run: Path) -> None:
-    """Check that the generator of a run belongs to its towers.
-
-    Raises:
-        InputError: the towers were trained again since, so the reader's vector would have another meaning.
-    """
-    if not reads_towers_of(run, writer_folder(run)):
-        raise InputError(
-            f"{run / FOLDER} was trained with other towers than {run} has now, because retrieval was trained "
-            f"again; run: genre train generation --run {run}"
-        )
+    describe(writer, folder, **({"adapted": writer.adapted} if writer.adapted else {}))
 
 
 def writer_folder(run: Path) -> Path:
@@ -263,8 +229,7 @@ def load_generator(run: Path, *, trained: bool = True, preference: bool = True) 
     Without `preference` it is the writer before preference learning.
 
     Raises:
-        InputError: the run has no trained writer, or it was trained with other towers, or one of its files
-            is missing or damaged.
+        InputError: the run has no trained writer, or one of its files is missing or damaged.
     """
     folder = writer_folder(run) if preference else run / FOLDER
     weights = folder / WEIGHTS_FILE
@@ -272,12 +237,10 @@ def load_generator(run: Path, *, trained: bool = True, preference: bool = True) 
         raise InputError(
             f"{run} has no trained generator ({weights} is missing); run: genre train generation --run {run}"
         )
-    if trained:
-        check_towers(run)
     try:
         described = described_in(folder, Writer)
         writer = Writer.from_config(described["config"])
-        writer.towers, writer.adapted = described.get("towers"), described.get("adapted")
+        writer.adapted = described.get("adapted")
         if trained:
             writer.load_weights(weights)
     except (OSError, ValueError, KeyError, TypeError, InputError) as error:
@@ -301,4 +264,4 @@ def untrained_generator(run: Path, settings: GenerationConfig) -> Writer:
     if described["config"] != json.loads(json.dumps(found.config)):
         raise InputError(f"{settings.backbone} is not the checkpoint that {run / FOLDER} was trained from")
     begun: Any = dataclasses.replace(found, tokenizer=BytePair.from_config(described))  # type: ignore[type-var]
-    return Writer(begun, **{"chat": {}, **config}, prefix_bias=UNSEEN)
+    return Writer(begun, **{"chat": {}, **config})

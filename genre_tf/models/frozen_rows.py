@@ -1,7 +1,7 @@
 """States of a writer's frozen layers, computed once for each row that its training reads.
 
-Below the trained layers a row's states depend on its tokens alone: no reader enters there. Rows are read
-again in later epochs, with or without their reader or source; each such form of a row is one text here.
+Below the trained layers a row's states depend on its tokens alone. Rows are read again in later epochs, with
+or without their reader; each such form of a row is one text here.
 """
 
 import hashlib

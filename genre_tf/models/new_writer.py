@@ -20,7 +20,6 @@ from genre_tf.data.articles import ArticleTable
 from genre_tf.environment import multiplies_bfloat16
 from genre_tf.generation.grounding import common_words_of
 from genre_tf.generation.prompt_form import CONTROL_TOKENS
-from genre_tf.generation.prompts import HIDDEN, UNSEEN
 from genre_tf.generation.relevance import word_weights
 from genre_tf.models.checkpoint import FOLDER, WEIGHTS_FILE, load_generator
 from genre_tf.models.writer import Writer, prompts_of
@@ -67,13 +66,10 @@ def _is_latin(titles: Iterable[str]) -> bool:
     return 2 * sum(letter <= _LAST_LATIN for letter in letters) >= len(letters)
 
 
-def new_generator(
-    settings: GenerationConfig, table: ArticleTable, user_dimension: int, folder: Path, seed: int = 0
-) -> Writer:
+def new_generator(settings: GenerationConfig, table: ArticleTable, folder: Path, seed: int = 0) -> Writer:
     """A generator to train: the named language model, or a new GPT-2 with a vocabulary of the articles.
 
-    A new vocabulary is written into `folder`. Without readers' vectors (a dimension of 0) it is to write as
-    it is, untrained.
+    A new vocabulary is written into `folder`.
     """
     settings = resolved_writer(settings, table.titles)
     corpus = [text for text in (*table.titles, *table.abstracts) if text]
@@ -94,9 +90,6 @@ def new_generator(
         model,
         trained_layers=settings.trainable,
         max_tokens=settings.max_tokens,
-        user_dimension=user_dimension,
-        prefix_tokens=settings.prefix_tokens,
-        prefix_bias=0.0 if settings.is_new else UNSEEN if user_dimension else HIDDEN,
         common_words=common_words_of(table.titles, table.abstracts),
         word_weights=word_weights(corpus),
     )
@@ -127,7 +120,7 @@ def writer_of(
     if settings.is_new or settings.backbone == "tiny":
         report(f"{run} has no trained generation stage, and there is no pretrained writer")
         return None
-    writer = new_generator(dataclasses.replace(settings, trainable="none"), table, 0, run / FOLDER)
+    writer = new_generator(dataclasses.replace(settings, trainable="none"), table, run / FOLDER)
     if writer.prompts.chat is None:
         report(f"{run} has no trained generation stage, and {settings.backbone} follows no instructions")
         return None

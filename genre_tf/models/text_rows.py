@@ -1,7 +1,4 @@
-"""Batches for the writer: rows of similar length together, to keep padding small.
-
-For the interest-contrastive loss some rows appear twice in a batch, the second time with another reader.
-"""
+"""Batches for the writer: rows of similar length together, to keep padding small."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +19,6 @@ _POOL = 4096  # rows sorted together: enough to find similar lengths, few enough
 _COLUMNS = ("history", "source", "kind", "target")
 _ENCODED_AT_ONCE = 4096
 
-ORDINARY, FILLER = -1, -2
-"""Values of `contrast_of` for rows that are not a second copy; for a second copy it names the first row."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TextBatching:
@@ -36,28 +30,17 @@ class TextBatching:
     # incomplete last batch is skipped. 0: as many as the tokens allow.
     rows: int = 0
     context_weight: float = 0.2  # of the words of history and source: they are news too, and news is scarce
-    drop_source: float = 0.5  # share of the rows with reader and source that lose the source
     drop_reader: float = 0.1  # share of the rows with a reader that lose the reader
     shares: Mapping[str, float] = field(default_factory=dict)  # of tasks in an epoch; empty: each row once
-    contrast: float = 0.0  # share of the rows that appear a second time, with another reader of the batch
 
 
 class TextRows:
     """Training texts, ready to be cut into batches.
 
-    The prompts lay them out, and the table gives the titles of histories. `user_vectors`, float32 [n, D],
-    holds the reader's vector of each example; zeros if there is no reader.
+    The prompts lay them out, and the table gives the titles of histories.
     """
 
-    def __init__(
-        self,
-        examples: Sequence[TextExample],
-        table: ArticleTable,
-        user_vectors: npt.NDArray[np.float32],
-        prompts: Prompts,
-    ) -> None:
-        if len(examples) != len(user_vectors):
-            raise ValueError(f"{len(user_vectors)} user vectors but {len(examples)} examples; give one each")
+    def __init__(self, examples: Sequence[TextExample], table: ArticleTable, prompts: Prompts) -> None:
         texts = {
             "source": [example.source for example in examples],
             "kind": [example.kind for example in examples],
@@ -65,7 +48,6 @@ class TextRows:
         }
         self.texts = {name: np.asarray(column, object) for name, column in texts.items()}
         self.tasks = np.asarray([example.task for example in examples], object)
-        self.user_vectors = user_vectors
         self.prompts = prompts
         self._table = table
         self._histories = [example.history for example in examples]  # their titles would fill the memory
@@ -78,7 +60,7 @@ class TextRows:
         self.tokens["history"] = self._history_tokens()
 
     def __len__(self) -> int:
-        return len(self.user_vectors)
+        return len(self.tasks)
 
     def mean_batches(self, batching: TextBatching) -> int:
         """Approximate number of batches in an epoch."""
@@ -96,36 +78,27 @@ class TextRows:
         start: int = 0,
         frozen: FrozenRows | None = None,
     ) -> tf.data.Dataset:
-        """Batches of token ids: what `Prompts.to_learn` returns, with user_vector float32 [batch, D].
-
-        With a contrast also contrast_of int32 [batch]: for a second copy of a row (only its target words are
-        learned) the position of the first copy; ORDINARY or FILLER for other rows.
+        """Batches of token ids: what `Prompts.to_learn` returns.
 
         Args:
             batching: how to make batches.
-            seed: seed for shuffling and for dropping readers and sources, again in each epoch; None:
-                neither.
+            seed: seed for shuffling and for dropping readers, again in each epoch; None: neither.
             epochs: number of epochs; None: endless.
             layout: the parts of each batch to return, one after another.
             start: number of batches to skip, at almost no cost.
             frozen: states of the frozen layers, of all forms that the batches have; they get a column
-                frozen_states float32 [batch, time, hidden]. Not with a contrast.
+                frozen_states float32 [batch, time, hidden].
         """
-        # With fixed shapes all parts have the same number of rows, and of second copies.
-        room = round(batching.contrast * batching.rows / layout.parts + 0.49) if batching.rows else None
-        rows = None if room is None else batching.rows // layout.parts + room
-        numbers = {
-            "user_vector": tf.TensorSpec([rows, self.user_vectors.shape[1]], tf.float32),
-            "contrast_of": tf.TensorSpec([rows], tf.int32),
-            "form": tf.TensorSpec([rows], tf.int64),
-        }
+        # With fixed shapes all parts have the same number of rows.
+        rows = batching.rows // layout.parts if batching.rows else None
+        texts = dict.fromkeys(_COLUMNS, tf.TensorSpec([rows], tf.string))
         data = tf.data.Dataset.from_generator(
-            lambda: self._parts(batching, seed, epochs, layout, room),
-            output_signature=(dict.fromkeys(_COLUMNS, tf.TensorSpec([rows], tf.string)), numbers),
+            lambda: self._parts(batching, seed, epochs, layout),
+            output_signature=(texts, tf.TensorSpec([rows], tf.int64)),
         )
         longest = self.prompts.tokens
 
-        def lay_out(texts: dict[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
+        def lay_out(texts: dict[str, Any], form: Any) -> dict[str, Any]:
             learned = self.prompts.to_learn(
                 *(texts[name] for name in _COLUMNS),
                 context_weight=batching.context_weight,
@@ -134,19 +107,12 @@ class TextRows:
             if rows:
                 for name in ("token_ids", "labels", "label_weight"):
                     learned[name] = tf.ensure_shape(learned[name], [rows, longest])
-                learned["has_reader"] = tf.ensure_shape(learned["has_reader"], [rows])
-            form = numbers.pop("form")
             if frozen is not None:
                 time = tf.shape(learned["token_ids"])[1]
                 states = tf.numpy_function(frozen.gather, [form, time], tf.float32, stateful=False)
                 shape = [*learned["token_ids"].shape, frozen.hidden]
                 learned["frozen_states"] = tf.ensure_shape(states, shape)
-            if not batching.contrast:
-                return {**learned, "user_vector": numbers["user_vector"]}
-            ordinary = (numbers["contrast_of"] == ORDINARY)[:, None]
-            weight = learned["label_weight"]
-            learned["label_weight"] = tf.where(ordinary | (weight == 1.0), weight, 0.0)
-            return {**learned, **numbers}
+            return learned
 
         plain = tf.autograph.experimental.do_not_convert(lay_out)
         data = data.skip(start * len(layout.wanted)).map(plain, num_parallel_calls=1, deterministic=True)
@@ -155,13 +121,13 @@ class TextRows:
         return data.prefetch(8)
 
     def row_numbers(self, batching: TextBatching, seed: int, start: int, count: int) -> list[int]:
-        """Which rows are in `count` shuffled batches from number `start` on, without second copies."""
+        """Which rows are in `count` shuffled batches from number `start` on."""
         randoms = (np.random.default_rng([seed, epoch]) for epoch in itertools.count())
         batches = itertools.chain.from_iterable(self._epoch(batching, random)[1] for random in randoms)
         return [int(row) for batch in itertools.islice(batches, start, start + count) for row in batch]
 
     def forms(self, batching: TextBatching, seed: int, batches: int) -> npt.NDArray[np.int64]:
-        """Which rows are in the first batches, and with what: names for `token_ids`, int64, ascending."""
+        """Which rows are in the first batches, with or without their readers: int64, ascending."""
         found: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         for epoch in itertools.count():
             kept, of_epoch = self._epoch(batching, np.random.default_rng([seed, epoch]))
@@ -176,8 +142,8 @@ class TextRows:
         """The tokens of such rows that later ones are predicted from: int32 [time] each."""
         rows = []
         for start in range(0, len(forms), _ENCODED_AT_ONCE):
-            row, keeps = np.divmod(forms[start : start + _ENCODED_AT_ONCE], 4)
-            texts = self._texts(row, row, keeps & 2 > 0, keeps & 1 > 0)
+            row, keeps = np.divmod(forms[start : start + _ENCODED_AT_ONCE], 2)
+            texts = self._texts(row, keeps > 0)
             learned = self.prompts.to_learn(
                 *(tf.constant(texts[name].tolist()) for name in _COLUMNS), context_weight=0.0
             )
@@ -187,44 +153,22 @@ class TextRows:
         return rows
 
     def _parts(
-        self,
-        batching: TextBatching,
-        seed: int | None,
-        epochs: int | None,
-        layout: BatchLayout,
-        room: int | None,
-    ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Texts and numbers of the rows of each part of each batch; `room` is for second copies, if fixed."""
+        self, batching: TextBatching, seed: int | None, epochs: int | None, layout: BatchLayout
+    ) -> Iterator[tuple[dict[str, Any], npt.NDArray[np.int64]]]:
+        """Texts and forms of the rows of each part of each batch."""
         for epoch in itertools.count() if epochs is None else range(epochs):
             random = None if seed is None else np.random.default_rng([seed, epoch])
             kept, batches = self._epoch(batching, random)
             for batch in batches:
-                eligible = kept["history"][batch] & (self.texts["kind"][batch] == "title")
-                seconds = [] if random is None else _second_copies(eligible, batching.contrast, random)
                 # Sorted by length, so that every part gets long and short rows.
                 for part in layout.wanted:
-                    own = np.arange(part, len(batch), layout.parts)
-                    mine = [second for second in seconds if second[0] % layout.parts == part][:room]
-                    fillers = [part] * (room - len(mine)) if room else []
-                    # Positions in the batch: of the rows, and of those whose readers they get.
-                    places = np.asarray([*own, *(place for place, _ in mine), *fillers], np.int64)
-                    readers = batch[np.asarray([*own, *(reader for _, reader in mine), *fillers], np.int64)]
-                    rows, firsts = batch[places], [place // layout.parts for place, _ in mine]
-                    texts = self._texts(rows, readers, kept["history"][readers], kept["source"][rows])
-                    contrast_of = [*[ORDINARY] * len(own), *firsts, *[FILLER] * len(fillers)]
-                    yield (
-                        texts,
-                        {
-                            "user_vector": self.user_vectors[readers],
-                            "contrast_of": np.asarray(contrast_of, np.int32),
-                            "form": _forms(kept, rows),
-                        },
-                    )
+                    rows = batch[part :: layout.parts]
+                    yield self._texts(rows, kept[rows]), _forms(kept, rows)
 
     def _epoch(
         self, batching: TextBatching, random: np.random.Generator | None
-    ) -> tuple[dict[str, npt.NDArray[np.bool_]], list[npt.NDArray[np.int64]]]:
-        """What each row keeps, and the row numbers of each batch."""
+    ) -> tuple[npt.NDArray[np.bool_], list[npt.NDArray[np.int64]]]:
+        """Whether each row keeps its reader, and the row numbers of each batch."""
         kept = self._kept(batching, random)
         return kept, _cut(self._order(batching, random), self._row_tokens(kept), batching, random)
 
@@ -243,37 +187,24 @@ class TextRows:
         ]
         return random.permutation(np.concatenate(drawn))
 
-    def _kept(
-        self, batching: TextBatching, random: np.random.Generator | None
-    ) -> dict[str, npt.NDArray[np.bool_]]:
-        """Whether each row keeps its history and its source in this epoch: bool [n] each."""
-        has_reader = self.tokens["history"] > 0
-        if random is None:
-            return {"history": has_reader, "source": np.ones(len(self), bool)}
-        draw = random.random(len(self))
-        drops_source = has_reader & (draw < batching.drop_source)
-        drops_reader = draw > 1 - batching.drop_reader
-        return {"history": has_reader & ~drops_reader, "source": ~drops_source}
+    def _kept(self, batching: TextBatching, random: np.random.Generator | None) -> npt.NDArray[np.bool_]:
+        """Whether each row keeps its reader in this epoch, bool [n]; False if it has none."""
+        kept: npt.NDArray[np.bool_] = self.tokens["history"] > 0
+        return kept if random is None else kept & (random.random(len(self)) >= batching.drop_reader)
 
     def texts_of(self, rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.object_]]:
-        """The columns of some rows as they are, with readers and sources: four arrays [n]."""
-        every = np.ones(len(rows), np.bool_)
-        return self._texts(rows, rows, every, every)
+        """The columns of some rows as they are, with their readers: four arrays [n]."""
+        return self._texts(rows, np.ones(len(rows), np.bool_))
 
     def _texts(
-        self,
-        rows: npt.NDArray[np.int64],
-        readers: npt.NDArray[np.int64],
-        keeps_history: npt.NDArray[np.bool_],
-        keeps_source: npt.NDArray[np.bool_],
+        self, rows: npt.NDArray[np.int64], keeps_history: npt.NDArray[np.bool_]
     ) -> dict[str, npt.NDArray[np.object_]]:
-        """The columns of rows, with the histories of `readers`, other rows or the same; four arrays [n]."""
+        """The columns of rows, with or without their histories: four arrays [n]."""
         texts = {name: column[rows] for name, column in self.texts.items()}
         histories = [
-            self._history(row) if keep else "" for row, keep in zip(readers, keeps_history, strict=True)
+            self._history(row) if keep else "" for row, keep in zip(rows, keeps_history, strict=True)
         ]
         texts["history"] = np.asarray(histories, object)
-        texts["source"] = np.where(keeps_source, texts["source"], "")
         return texts
 
     def _history(self, row: int) -> str:
@@ -292,11 +223,9 @@ class TextRows:
         newest = [of_article[history[-sizes.history_titles :]].sum() for history in self._histories]
         return np.minimum(np.asarray(newest, np.int64), sizes.history_tokens)
 
-    def _row_tokens(self, kept: dict[str, npt.NDArray[np.bool_]]) -> npt.NDArray[np.int64]:
-        tokens = self.tokens["target"] + self.prompts.fixed_tokens + 1  # its end
-        for name, keep in kept.items():
-            tokens = tokens + self.tokens[name] * keep
-        return tokens
+    def _row_tokens(self, kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        fixed = self.prompts.fixed_tokens + 1  # its end
+        return self.tokens["history"] * kept + self.tokens["source"] + self.tokens["target"] + fixed
 
 
 def _cut(
@@ -319,9 +248,9 @@ def _cut(
     return [batches[index] for index in random.permutation(len(batches))] if random else batches
 
 
-def _forms(kept: Mapping[str, npt.NDArray[np.bool_]], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """A number for each row together with what it keeps: int64 of the same shape."""
-    return 4 * rows + 2 * kept["history"][rows] + kept["source"][rows]
+def _forms(kept: npt.NDArray[np.bool_], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """A number for each row together with whether it keeps its reader: int64 of the same shape."""
+    return 2 * rows + kept[rows]
 
 
 def _token_counts(texts: npt.NDArray[np.object_], prompts: Prompts) -> npt.NDArray[np.int64]:
@@ -335,20 +264,3 @@ def _token_counts(texts: npt.NDArray[np.object_], prompts: Prompts) -> npt.NDArr
         for start in range(0, len(unique), _ENCODED_AT_ONCE)
     ]
     return np.concatenate([count.numpy() for count in counts])[rows]
-
-
-def _second_copies(
-    eligible: npt.NDArray[np.bool_], share: float, random: np.random.Generator
-) -> list[tuple[int, int]]:
-    """Draw rows of a batch to copy, and rows whose readers the copies get: pairs of positions.
-
-    `eligible` says which rows have a title and a reader. The share of the batch's rows is met on average;
-    there is no copy if there is no other reader.
-    """
-    places = np.flatnonzero(eligible)
-    count = min(int(share * len(eligible) + random.random()), len(places))
-    if len(places) < 2 or not count:
-        return []
-    chosen = random.permutation(len(places))[:count]
-    readers = places[(chosen + random.integers(1, len(places), count)) % len(places)]
-    return list(zip(places[chosen].tolist(), readers.tolist(), strict=True))

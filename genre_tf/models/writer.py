@@ -10,19 +10,19 @@ from typing import Any, Self
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.backbones.language_models import LanguageModel, family_of, load_language_model
 from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.config import TaskSharesConfig, WritingConfig
+from genre_tf.contract import KINDS
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.click_log import ClickLog
 from genre_tf.data.learning_texts import NO_HISTORY, TextExample, learning_split
 from genre_tf.errors import InputError
-from genre_tf.generation.prompt_form import CONTROL_TOKENS, KINDS, chat_frame
-from genre_tf.generation.prompts import UNSEEN, Prompts, PromptSizes, ReaderPrefix
+from genre_tf.generation.prompt_form import CONTROL_TOKENS, chat_frame
+from genre_tf.generation.prompts import Prompts, PromptSizes
 from genre_tf.generation.writer import WritingGraph, writer_options
 from genre_tf.losses.tokens import mean_token_loss, token_losses
 from genre_tf.models.impression_model import checked_titles
@@ -35,7 +35,7 @@ _TOKENS_PER_ROW = 64  # tokens in a batch for each row of the batch size
 
 @keras.saving.register_keras_serializable("genre_tf")
 class Writer(TextModel):
-    """A language model with keys and values before the text, made from the reader's vector.
+    """A language model with prompts that hold titles of the reader's clicks, a source and the kind of text.
 
     Raw data of `fit` is a dict with `history` (a list of titles for each text), `source` and
     `kind` (strings);
@@ -45,14 +45,10 @@ class Writer(TextModel):
         language_model: a loaded language model; `from_preset` loads one by name.
         trained_layers: which part of the language model is trained: "none", "last 2", "all", "lora 8",
             "adalora 8", "adapters 16", "prefix 8", or one of the last four in some layers: "lora 8 last 2".
-            The reader's keys and values enter these layers; all of them for "none".
         max_tokens: longest prompt and text together; at most what the language model reads.
         prompt: longest length of each part, as in `PromptSizes`; None: divided from `max_tokens`.
         chat: the frame of the prompt, see `genre_tf.generation.prompt_form.chat_frame`; None: that of the
             language model's chat template; empty, or without a template: control tokens.
-        user_dimension: D, width of the readers' vectors; 0: the prefix is the same for everybody.
-        prefix_tokens: number of columns of keys and values before a layer's own.
-        prefix_bias: how visible they are at first; see `ReaderPrefix`.
         common_words: words of the corpus that are not names, for grounding; empty: function words.
         word_weights: how much words say, for the choice of titles and sentences; see
             `genre_tf.generation.relevance.word_weights`.
@@ -75,9 +71,6 @@ class Writer(TextModel):
         max_tokens: int = 256,
         prompt: Mapping[str, int] | None = None,
         chat: Mapping[str, str] | None = None,
-        user_dimension: int = 0,
-        prefix_tokens: int = 4,
-        prefix_bias: float = 0.0,
         common_words: Sequence[str] = (),
         word_weights: Mapping[str, float] | None = None,
         name: str = "writer",
@@ -93,18 +86,8 @@ class Writer(TextModel):
         self._word_weights = json.dumps(dict(word_weights or {}), ensure_ascii=False)
         self.prompts = prompts_of(language_model, max_tokens, prompt, chat, word_weights)
         self.common_words = tuple(common_words)
-        self.towers: str | None = None
-        """SHA-256 of the weights of the towers whose reader vectors it was trained with; None if unknown."""
         self.adapted: str | None = None
         """SHA-256 of the weights of the adapted writer that preference learning began with; None without."""
-        self.reader_prefix = ReaderPrefix(
-            user_dimension=user_dimension,
-            prefix_tokens=prefix_tokens,
-            layers=self.language_model.layers - self.language_model.first,
-            key_heads=self.language_model.key_heads,
-            depth=self.language_model.depth,
-            bias=prefix_bias,
-        )
         self._graph_for = functools.cache(self._new_graph)  # a graph that Keras does not track
         self.built = True
 
@@ -126,21 +109,16 @@ class Writer(TextModel):
             if arguments or trainable != "all":
                 raise InputError(f"{preset} is a saved writer and keeps its settings: give no arguments")
             return super().from_preset(preset)
-        found = load_language_model(str(preset), CONTROL_TOKENS)
-        bias = 0.0 if preset == "tiny" else UNSEEN
-        return cls(found, trained_layers=trainable, **{"prefix_bias": bias, **arguments})
+        return cls(load_language_model(str(preset), CONTROL_TOKENS), trained_layers=trainable, **arguments)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of this writer, the language model as its configuration and vocabulary."""
-        prefix = self.reader_prefix
         return {
             "name": self.name,
             "language_model": {**self.prompts.tokenizer.get_config(), "config": self.config},
             "trained_layers": self.trained_layers,
             "prompt": dataclasses.asdict(self.prompts.sizes),
             "chat": self.prompts.chat or {},
-            "user_dimension": prefix.user_dimension,
-            "prefix_tokens": prefix.prefix_tokens,
             "common_words": list(self.common_words),
             "word_weights": json.loads(self._word_weights),
         }
@@ -175,8 +153,7 @@ class Writer(TextModel):
         """Predict the next token at every position.
 
         Args:
-            inputs: token_ids int32 [batch, time], padded on the right; user_vector float32
-                [batch, user_dimension]; has_reader bool [batch]; optionally frozen_states float
+            inputs: token_ids int32 [batch, time], padded on the right; optionally frozen_states float
                 [batch, time, hidden], what the layers below the trained ones make of these ids.
             training: whether dropout is active.
 
@@ -187,11 +164,10 @@ class Writer(TextModel):
 
     def states(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
         """Last hidden states of the tokens, float32 [batch, time, hidden]; arguments as in `call`."""
-        prefix = self.reader_prefix(inputs["user_vector"], inputs["has_reader"])
         below = inputs.get("frozen_states")
         if below is None:
             below = self.frozen_states(inputs["token_ids"])
-        return self.language_model.trained_states(tf.cast(below, tf.float32), prefix, training)
+        return self.language_model.trained_states(tf.cast(below, tf.float32), training)
 
     def frozen_states(self, token_ids: Any) -> Any:
         """What trained layers read: int32 [batch, time] -> float32 [batch, time, hidden]."""
@@ -234,7 +210,7 @@ class Writer(TextModel):
         texts = [text for text in learning_split(named, log.examples, [])[0] if shares.get(text.task)]
         if not texts:
             raise InputError(f"{log} has no text for the tasks {', '.join(shares)}")
-        return self._rows_of(texts, log.table).batches(
+        return TextRows(texts, log.table, self.prompts).batches(
             TextBatching(tokens=batch_size * _TOKENS_PER_ROW, shares=shares), seed=seed, epochs=None
         )
 
@@ -255,14 +231,8 @@ class Writer(TextModel):
         for history, source, kind, target in zip(histories, sources, kinds, y, strict=True):
             rows = np.asarray([row_of[title] for title in history], np.int32) if history else NO_HISTORY
             texts.append(TextExample(kind, rows, source, bytes_or_str(target), 0))
-        batching = TextBatching(
-            tokens=batch_size * _TOKENS_PER_ROW, drop_source=0.0, drop_reader=0.0, context_weight=0.0
-        )
-        return self._rows_of(texts, table).batches(batching, seed=0 if shuffle else None)
-
-    def _rows_of(self, texts: Sequence[TextExample], table: ArticleTable) -> TextRows:
-        nobody = np.zeros((len(texts), self.reader_prefix.user_dimension), np.float32)
-        return TextRows(texts, table, nobody, self.prompts)
+        batching = TextBatching(tokens=batch_size * _TOKENS_PER_ROW, drop_reader=0.0, context_weight=0.0)
+        return TextRows(texts, table, self.prompts).batches(batching, seed=0 if shuffle else None)
 
     def data_identity(self) -> tuple[Any, ...]:
         """What batches depend on: the vocabulary and the lengths."""
@@ -277,17 +247,15 @@ class Writer(TextModel):
         *,
         samples: int = 4,
         seed: int = 0,
-        user_vectors: npt.NDArray[np.float32] | None = None,
     ) -> list[list[str]]:
         """Write texts, the best grounded and likeliest first, unsafe ones last.
 
         Args:
             history: for each reader the titles of clicks, oldest first; empty for a new reader.
             source: for each reader an article to write from; "" to write from interest alone.
-            kind: "title", "summary", "body" or "answer", for all or for each.
+            kind: "title", "summary" or "body", for all or for each.
             samples: number of texts for each reader.
             seed: the same seed gives the same texts.
-            user_vectors: float32 [B, user_dimension], the readers' vectors; None: zeros.
 
         Returns:
             A list of `samples` texts for each reader.
@@ -301,14 +269,11 @@ class Writer(TextModel):
             raise InputError(f"samples must be at least 1; got {samples}")
         graph = self._graph_for(samples)
         graph.refresh()  # the weights may have changed since
-        if user_vectors is None:
-            user_vectors = np.zeros((len(sources), self.reader_prefix.user_dimension), np.float32)
         written = graph(
             tf.constant(["\n".join(" ".join(title.split()) for title in titles) for titles in histories]),
             tf.constant(list(sources)),
             tf.constant(list(kinds)),
             tf.range(len(sources), dtype=tf.int64) + tf.constant(seed, tf.int64),
-            tf.constant(user_vectors, tf.float32),
             lambda texts: tf.zeros(tf.shape(texts)),  # no click model
         )
         return [[text.decode("utf-8") for text in row] for row in written.text.numpy()]

@@ -176,12 +176,6 @@ def report_tables(report: Mapping[str, Any]) -> dict[str, MetricTable]:
             columns=_TEXTS,
             rows={"trained": generation, "before training": before, **generation.get("baselines", {})},
         )
-    if contexts := generation.get("reader_contexts"):
-        tables["reader_contexts"] = MetricTable(
-            title="Perplexity of clicked titles by what the writer knows of the reader",
-            columns=("perplexity",),
-            rows={name: {"perplexity": value} for name, value in contexts.items()},
-        )
     if generation.get("personal"):
         tables |= _of_readers(generation["personal"])
     if found := generation.get("cold_start"):

@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.backbones.trainable import compute_in
@@ -16,24 +15,14 @@ from genre_tf.config import GenerationConfig, RunConfig, optimizer_of
 from genre_tf.data.learning_texts import TextExample, learning_split
 from genre_tf.errors import InputError
 from genre_tf.evaluation.personalisation import ServedWriter, as_markdown, readers_of_articles, written_for
-from genre_tf.evaluation.scoring import TwoTowerScorer
 from genre_tf.evaluation.text_measures import topic_floor
 from genre_tf.generation.writer import writer_options
-from genre_tf.losses.tokens import all_token_losses, contrast_loss, mean_token_loss, token_losses
+from genre_tf.losses.tokens import all_token_losses, mean_token_loss, token_losses
 from genre_tf.models.article_features import as_float16
-from genre_tf.models.checkpoint import (
-    CACHE_FOLDER,
-    load_generator,
-    load_ranker,
-    load_two_tower,
-    reads_towers_of,
-    save_generator_sizes,
-    towers_fingerprint,
-)
+from genre_tf.models.checkpoint import CACHE_FOLDER, load_generator, load_ranker, save_generator_sizes
 from genre_tf.models.frozen_rows import MOST_BYTES, FrozenRows, frozen_rows
 from genre_tf.models.new_writer import new_generator, resolved_writer
-from genre_tf.models.text_model import is_preset
-from genre_tf.models.text_rows import ORDINARY, TextBatching, TextRows
+from genre_tf.models.text_rows import TextBatching, TextRows
 from genre_tf.models.writer import Writer
 from genre_tf.training.distribution import Distribution
 from genre_tf.training.learner import Learner
@@ -46,105 +35,31 @@ from genre_tf.training.stage_files import StageFiles
 _COUNTED_TEXTS = 20_000  # enough to know how frequent tokens are
 _LEAST_WORDS = 8  # minimum length of an abstract that a title is written from
 _TOKENS_PER_ROW = 64  # tokens in a batch for each row of the configured batch size
-Floats = npt.NDArray[np.float32]
-
-
-class ReaderVectors:
-    """One vector per text; the many texts without a reader share one row of zeros.
-
-    It can be indexed like the array [n, D] that it stands for: `vectors` is float32 [1 + readers, D], whose
-    first row is zeros, for no reader; `rows` int32 [n], the row of each text.
-    """
-
-    def __init__(self, vectors: Floats, rows: npt.NDArray[np.int32]) -> None:
-        self.vectors = vectors
-        self.rows = rows
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of texts, and dimension of a vector."""
-        return len(self.rows), self.vectors.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, texts: Any) -> Floats:
-        """Vectors of some texts: int [m] -> float32 [m, D]."""
-        found: Floats = self.vectors[self.rows[texts]]
-        return found
-
-
-ToVectors = Callable[[Sequence[TextExample]], Any]
-"""Texts -> their `ReaderVectors`, typed as the array that they stand for."""
-
-
-def reader_vectors(run: Path, data: StageData) -> tuple[ToVectors, int]:
-    """A function that returns reader vectors of examples, and their dimension."""
-    towers = load_two_tower(run)
-    scorer = TwoTowerScorer(towers, towers.news.embed(data.features))
-    dimension = scorer.vectors.shape[1]
-
-    def to_vectors(examples: Sequence[TextExample]) -> ReaderVectors:
-        texts = [text for text, example in enumerate(examples) if len(example.history)]
-        rows = np.zeros(len(examples), np.int32)
-        rows[texts] = np.arange(1, 1 + len(texts))
-        vectors = scorer.user_vectors([examples[text] for text in texts])
-        return ReaderVectors(np.concatenate([np.zeros((1, dimension), np.float32), vectors]), rows)
-
-    return to_vectors, dimension
 
 
 class GenerationTrainer(Learner):
     """Weighted cross-entropy of the next token: full weight on target words, a small weight on context words.
 
-    With a contrast, second copies of rows (with another reader) are not learned, only compared. With fixed
-    shapes logits are computed at every position, because the number of counted positions varies.
+    With fixed shapes logits are computed at every position, because the number of counted positions varies.
     """
 
-    def __init__(self, model: Writer, fixed_shapes: bool = False, contrast_weight: float = 0.0) -> None:
+    def __init__(self, model: Writer, fixed_shapes: bool = False) -> None:
         super().__init__(model)
         self.fixed_shapes = fixed_shapes
-        self.contrast_weight = contrast_weight
 
     def loss_of(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
         """Weighted mean loss of a batch, float32 []; with several replicas this replica's share."""
         take = all_token_losses if self.fixed_shapes else token_losses
-        found = take(self.model, batch, training)
-        weights = found.weights
-        if "contrast_of" in batch:
-            weights *= tf.cast(tf.gather(batch["contrast_of"], found.rows) == ORDINARY, tf.float32)
-        loss = mean_token_loss(found, weights)
-        if "contrast_of" in batch and self.contrast_weight:
-            loss += self.contrast_weight * contrast_loss(found, batch["contrast_of"])
-        return loss
-
-    def examples_in(self, batch: Any) -> tf.Tensor:
-        """Number of rows in this replica's batch, without second copies, float32 []."""
-        if "contrast_of" not in batch:
-            return super().examples_in(batch)
-        return tf.reduce_sum(tf.cast(batch["contrast_of"] == ORDINARY, tf.float32))
+        return mean_token_loss(take(self.model, batch, training))
 
 
 def ready_generation(
-    data: StageData,
-    config: RunConfig,
-    files: StageFiles,
-    report: Report,
-    devices: Distribution,
-    readers: Callable[[], tuple[ToVectors, int]] | None = None,
+    data: StageData, config: RunConfig, files: StageFiles, report: Report, devices: Distribution
 ) -> Training:
-    """The training of a new writer, or of the earlier run's; the files of the stage receive its vocabulary.
-
-    `readers` gives the readers' vectors; without it, the run's trained towers do.
-    """
+    """The training of a new writer, or of the earlier run's; the stage's files receive its vocabulary."""
     settings = resolved_writer(config.generation, data.table.titles)
     learned, *held_out = _examples(data, settings, config.seed)
     report(f"{len(learned):,} texts for training, {len(held_out[0]):,} for validation")
-    to_vectors, dimension = readers() if readers else reader_vectors(data.run, data)
-    described = files.new if is_preset(files.new) else files.folder
-    if files.unfinished and not reads_towers_of(data.run, described):
-        report("retrieval was trained again since this training began; starting over")
-        files.forget()
     # Until the first weights are written, the weights of an earlier training keep their own vocabulary.
     shutil.rmtree(files.new, ignore_errors=True)
     files.new.mkdir(parents=True)
@@ -153,15 +68,12 @@ def ready_generation(
         if files.start:  # the vocabulary belongs to its weights
             parts = load_generator(files.start, trained=False)
         else:
-            parts = new_generator(settings, data.table, dimension, files.new, config.seed)
+            parts = new_generator(settings, data.table, files.new, config.seed)
         compute_in(settings.precision, parts.language_model)
-        parts.towers = towers_fingerprint(data.run)
-        trainer = GenerationTrainer(parts, devices.fixed_shapes, settings.contrast)
+        trainer = GenerationTrainer(parts, devices.fixed_shapes)
     report(parts.trained_share())
     save_generator_sizes(parts, files.new)
-    rows, *held_out_rows = (
-        TextRows(texts, data.table, to_vectors(texts), parts.prompts) for texts in (learned, *held_out)
-    )
+    rows, *held_out_rows = (TextRows(texts, data.table, parts.prompts) for texts in (learned, *held_out))
     optimizer = optimizer_of(settings)
     batching = _batching(settings, parts.prompts.tokens, devices)
     if len(rows) < batching.rows:
@@ -218,7 +130,7 @@ def _frozen_rows(
 ) -> FrozenRows | None:
     """The states below the trained layers, of all rows that the training will read; None: not kept."""
     layers = writer.language_model
-    if not layers.first or batching.contrast:  # with a contrast rows are read with other readers' titles too
+    if not layers.first:
         return None
     forms = rows.forms(batching, seed, batches)
     token_ids = rows.token_ids(forms)
@@ -241,10 +153,8 @@ def _batching(settings: GenerationConfig, row_tokens: int, devices: Distribution
         tokens=tokens,
         rows=rows if devices.fixed_shapes else 0,
         context_weight=settings.context_weight if settings.is_new else 0.0,
-        drop_source=settings.drop_source,
         drop_reader=settings.drop_reader,
         shares=dataclasses.asdict(settings.tasks),
-        contrast=settings.contrast_rows if settings.contrast else 0.0,
     )
 
 
@@ -293,7 +203,6 @@ def headlines(
     floor = topic_floor(ranker.news, data.table.titles, data.table.abstracts, share)
     writer = ServedWriter(
         parts,
-        load_two_tower(data.run),
         ranker,
         [reader.titles for reader in readers],
         writer_options(settings.writing, parts.prompts, topic_floor=floor),

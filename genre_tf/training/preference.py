@@ -35,14 +35,12 @@ from genre_tf.models.checkpoint import (
     WEIGHTS_FILE,
     load_generator,
     load_half,
-    load_two_tower,
     save_generator_sizes,
 )
 from genre_tf.models.text_rows import TextRows
 from genre_tf.models.writer import Writer
 from genre_tf.text.words import length_in_words
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.generation import reader_vectors
 from genre_tf.training.judges import readers_of_half, train_half
 from genre_tf.training.learner import Learner
 from genre_tf.training.loop import Training
@@ -111,23 +109,20 @@ class PairRows:
         self.reference = np.concatenate(found, axis=1) if found else self.reference
 
     def batches(self, size: int, seed: int | None = None, start: int = 0) -> tf.data.Dataset:
-        """Batches of token ids as `Prompts.to_learn` gives them, with user_vector and reference.
+        """Batches of token ids as `Prompts.to_learn` gives them, with their reference.
 
         With a seed they are shuffled in each epoch, endless, and begin with number `start`.
         """
-        prompts, dimension = self.rows[0].prompts, self.rows[0].user_vectors.shape[1]
-        numbers = {
-            "user_vector": tf.TensorSpec([None, dimension], tf.float32),
-            "reference": tf.TensorSpec([None], tf.float32),
-        }
+        prompts = self.rows[0].prompts
         texts = dict.fromkeys(_TEXTS, tf.TensorSpec([None], tf.string))
         data = tf.data.Dataset.from_generator(
-            lambda: self._parts(size, seed, start), output_signature=(texts, numbers)
+            lambda: self._parts(size, seed, start),
+            output_signature=(texts, tf.TensorSpec([None], tf.float32)),
         )
 
-        def lay_out(texts: dict[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
+        def lay_out(texts: dict[str, Any], reference: Any) -> dict[str, Any]:
             rows = prompts.to_learn(*(texts[name] for name in _TEXTS), context_weight=0.0, multiple=8)
-            return {**rows, **numbers}
+            return {**rows, "reference": reference}
 
         plain = tf.autograph.experimental.do_not_convert(lay_out)
         data = data.map(plain, num_parallel_calls=1, deterministic=True)
@@ -138,13 +133,8 @@ class PairRows:
     def _parts(self, size: int, seed: int | None, start: int) -> Iterator[tuple[Any, Any]]:
         for places in self._places(size, seed, start):
             texts = [rows.texts_of(places) for rows in self.rows]
-            yield (
-                {name: np.concatenate([rows[name] for rows in texts]) for name in _TEXTS},
-                {
-                    "user_vector": np.concatenate([rows.user_vectors[places] for rows in self.rows]),
-                    "reference": self.reference[:, places].reshape(-1),
-                },
-            )
+            both = {name: np.concatenate([rows[name] for rows in texts]) for name in _TEXTS}
+            yield both, self.reference[:, places].reshape(-1)
 
     def _places(self, size: int, seed: int | None, start: int) -> Iterator[npt.NDArray[np.int64]]:
         in_epoch = -(-len(self) // size)
@@ -182,13 +172,12 @@ def ready_preference(
         )
     report(f"{len(learned):,} pairs of texts for training, {len(held_out):,} for validation")
     trainer = PreferenceTrainer(writer, settings.beta)
-    to_vectors, _ = reader_vectors(data.run, data)
 
     def rows_of(some: Sequence[Pair]) -> PairRows:
         sides = []
         for name in ("preferred", "other"):
             texts = [pair.example(getattr(pair, name), data.table.abstracts[pair.article]) for pair in some]
-            sides.append(TextRows(texts, data.table, to_vectors(texts), writer.prompts))
+            sides.append(TextRows(texts, data.table, writer.prompts))
         found = PairRows(*sides)
         found.refer_to(trainer, settings.optimizer.batch_size)
         return found
@@ -277,7 +266,7 @@ def sampled_pairs(data: StageData, config: RunConfig, writer: Writer, report: Re
     options = writer_options(
         config.generation.writing, writer.prompts, samples=settings.samples, topic_floor=floor
     )
-    served = ServedWriter(writer, load_two_tower(data.run), ranker, list(titles.values()), options)
+    served = ServedWriter(writer, ranker, list(titles.values()), options)
     fluent = _fluent(config, [title for title in table.titles if title], report)
     report(
         f"writing {settings.samples} texts for each of {settings.readers} readers of {len(groups)} articles"

@@ -8,8 +8,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from genre_tf.backbones.bert import load_bert
 from genre_tf.backbones.trainable import parse_trainable
 from genre_tf.config import RunConfig, optimizer_of, read_config, with_optimizer, write_config
@@ -21,14 +19,13 @@ from genre_tf.models.checkpoint import (
     BACKBONE_FOLDER,
     check_trained,
     copy_backbone,
-    reads_towers_of,
     save_backbone,
     writer_folder,
 )
 from genre_tf.models.new_writer import check_generation, resolved_writer
 from genre_tf.models.news_encoder import Categories, check_encoder
 from genre_tf.training.distribution import Distribution
-from genre_tf.training.generation import ToVectors, ready_generation
+from genre_tf.training.generation import ready_generation
 from genre_tf.training.loop import Training
 from genre_tf.training.observers import Observers
 from genre_tf.training.preference import ready_preference
@@ -81,7 +78,6 @@ _SIZES = {
         "heads",
         "hidden",
         "max_tokens",
-        "prefix_tokens",
     ),
 }
 
@@ -118,8 +114,8 @@ def train(
         The result of each training; also in `run/reports/training-STAGE.json`.
 
     Raises:
-        InputError: wrong data or settings; the run folder was made with others or is in use; generation
-            before retrieval; the earlier run does not match, or the log is not later than its own.
+        InputError: wrong data or settings; the run folder was made with others or is in use; the earlier run
+            does not match, or the log is not later than its own.
         FailureError: a file cannot be written, a loss became NaN, or weights that continue from an earlier
             run have forgotten too much.
         StoppedError: SIGTERM or Ctrl-C was received, and the state was saved.
@@ -188,11 +184,6 @@ def check_stages(stages: Collection[str], run: Path, config: RunConfig) -> None:
     if "ranking" in stages:
         check_teacher(config, run)
     if "generation" in stages:
-        if "retrieval" not in stages and not StageFiles(run, "retrieval", "").trained.is_file():
-            raise InputError(
-                f"{run} has no trained retrieval stage, which the generator needs; run "
-                f"'genre train retrieval --run {run}' or 'genre train all'"
-            )
         check_generation(config.generation, start)
     if "preference" in stages:
         for stage in USUAL:
@@ -245,10 +236,7 @@ def _train_stages(
     data: StageData | None = None
     for place, files in enumerate(chosen):
         found = files.finished()
-        if found is not None and files.stage == "generation" and not reads_towers_of(run, files.folder):
-            report("generation was trained with other towers than the run has now; it is trained again")
-            files.forget()
-        elif found is not None and files.stage == "preference" and writer_folder(run) != files.folder:
+        if found is not None and files.stage == "preference" and writer_folder(run) != files.folder:
             report("preference began with another writer than the run has now; it is learned again")
             files.forget()
         elif found is not None:
@@ -314,22 +302,14 @@ def foretell(
     if len(stages) < 2 or few or devices.slow_to_start or stages[0].resumable:
         return []
     report("timing a few steps of each stage, to see what the training will take")
-    # Without a teacher, who would score the whole log only for this; and with zeros in place of the vectors
-    # of towers that may not be trained yet.
+    # Without a teacher, who would score the whole log only for this.
     config = dataclasses.replace(config, ranking=dataclasses.replace(config.ranking, teacher=""))
-
-    def no_readers() -> tuple[ToVectors, int]:
-        dimension = data.news_encoder(config.retrieval.dimension).dimension
-        zeros = np.zeros((1, dimension), np.float32)
-        return lambda texts: np.broadcast_to(zeros, (len(texts), dimension)), dimension
-
     estimates = []
     for files in stages:
         began = time.monotonic()
-        more = {"readers": no_readers} if files.stage == "generation" else {}
         with tempfile.TemporaryDirectory() as scratch:
             files = dataclasses.replace(files, run=Path(scratch))
-            training = STAGES[files.stage](data, config, files, lambda line: None, devices, **more)
+            training = STAGES[files.stage](data, config, files, lambda line: None, devices)
             estimates.append(training.rehearse(began))
         report(f"  {files.stage:10}  {estimates[-1]}")
     whole = duration(sum(each.seconds for each in estimates))
@@ -338,7 +318,7 @@ def foretell(
 
 
 def stage_fingerprints(run: Path, config: RunConfig) -> dict[str, str]:
-    """Fingerprint of everything that determines each stage; the writer also depends on retrieval."""
+    """Fingerprint of everything that determines each stage."""
     shared = (
         load_manifest(run / "prepared")["outputs"],
         config.seed,
@@ -354,9 +334,9 @@ def stage_fingerprints(run: Path, config: RunConfig) -> dict[str, str]:
         )
         for stage in STAGES
     }
-    # The ranker's pool head depends on what the towers retrieve, and a writer reads their vectors.
-    own |= {stage: fingerprint(own[stage], own["retrieval"]) for stage in ("ranking", "generation")}
-    return own | {"preference": fingerprint(own["preference"], own["generation"])}
+    # The ranker's pool head depends on what the towers retrieve, and preferences on the writer that has them.
+    depends_on = {"ranking": "retrieval", "preference": "generation"}
+    return own | {stage: fingerprint(own[stage], own[other]) for stage, other in depends_on.items()}
 
 
 def open_run(run: Path, data: Path, config: RunConfig, report: Report) -> None:

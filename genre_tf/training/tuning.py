@@ -48,7 +48,6 @@ HYPER_PARAMETERS: Mapping[str, HyperParameter] = {
     "popularity_debias": HyperParameter("stage", 0.0, 1.0, stages=("ranking",)),
     "label_smoothing": HyperParameter("stage", 0.0, 0.2, stages=("ranking",)),
     "contrastive": HyperParameter("stage", 0.0, 0.5, stages=("ranking",)),
-    "prefix_tokens": HyperParameter("stage", choices=(1, 2, 4, 8), stages=("generation",)),
 }
 
 

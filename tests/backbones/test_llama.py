@@ -18,7 +18,6 @@ from genre_tf.backbones.language_models import (
 from genre_tf.backbones.layers import LanguageLayers
 from genre_tf.backbones.trainable import compute_in, parse_trainable
 from genre_tf.errors import InputError
-from genre_tf.layers.attention import Prefix
 
 from .conftest import torch, transformers, write_llama
 from .test_sources import change_config
@@ -42,8 +41,8 @@ def layers(llama: LanguageModel, trainable: str = "all", control_ids: tuple[int,
     return LanguageLayers(llama.backbone, parse_trainable(trainable), control_ids)
 
 
-def ours(of: LanguageLayers, ids: np.ndarray, prefix: Prefix | None = None) -> np.ndarray:
-    return of.logits(of.states(of.embed(tf.constant(ids)), prefix, True)).numpy()
+def ours(of: LanguageLayers, ids: np.ndarray) -> np.ndarray:
+    return of.logits(of.states(of.embed(tf.constant(ids)), True)).numpy()
 
 
 def theirs(model: Any, ids: np.ndarray) -> np.ndarray:
@@ -59,29 +58,6 @@ def test_logits_equal_those_of_transformers_and_of_keras_hub(
     states = llama.backbone({"token_ids": IDS, "padding_mask": np.ones_like(IDS)})
     logits = llama.backbone.token_embedding(states, reverse=True).numpy()
     np.testing.assert_allclose(logits, theirs(reference, IDS), atol=TOLERANCE)
-
-
-def test_a_prefix_is_what_transformers_has_in_its_cache(
-    model: tuple[Path, Any], llama: LanguageModel
-) -> None:
-    _, reference = model
-    of = layers(llama)
-    random = np.random.default_rng(3)
-    shape = (len(IDS), of.key_heads, 3, of.depth)
-    pairs = [[random.normal(size=shape).astype(np.float32) for _ in range(2)] for _ in range(of.layers)]
-    cache = transformers.DynamicCache()
-    for number, (key, value) in enumerate(pairs):
-        cache.update(torch.tensor(key), torch.tensor(value), number)
-    with torch.no_grad():
-        ids = torch.tensor(IDS).long()
-        places = torch.arange(IDS.shape[1])[None].expand(len(IDS), -1)
-        expected = reference(ids, past_key_values=cache, position_ids=places).logits.numpy()
-    keys, values = ([tf.constant(part) for part in side] for side in zip(*pairs, strict=True))
-    np.testing.assert_allclose(
-        ours(of, IDS, Prefix(keys, values, tf.constant(0.0))), expected, atol=TOLERANCE
-    )
-    unseen = ours(of, IDS, Prefix(keys, values, tf.constant(-1e9)))
-    np.testing.assert_allclose(unseen, theirs(reference, IDS), atol=TOLERANCE)
 
 
 def test_saved_folder_gives_the_same_logits_here_and_in_transformers(
@@ -151,7 +127,7 @@ def test_training_updates_of_low_rank_lowers_the_loss(llama: LanguageModel, prec
     @tf.function
     def step() -> Any:
         with tf.GradientTape() as tape:
-            logits = of.logits(of.states(of.embed(ids[:, :-1]), None, True))
+            logits = of.logits(of.states(of.embed(ids[:, :-1]), True))
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(ids[:, 1:], logits)
             loss = tf.reduce_mean(losses)
         optimizer.apply(tape.gradient(loss, of.trainable_variables), of.trainable_variables)
@@ -169,7 +145,7 @@ def test_closed_gradients_equal_numeric_ones(llama: LanguageModel) -> None:
     kept = of.backbone.get_weights()
 
     def loss() -> Any:
-        states = of.states(of.embed(tf.constant(IDS)), None, True)
+        states = of.states(of.embed(tf.constant(IDS)), True)
         return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(IDS, of.logits(states)))
 
     with tf.GradientTape() as tape:

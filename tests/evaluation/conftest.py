@@ -91,8 +91,7 @@ def writing_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     settings = GenerationConfig(
         backbone="new", trainable="all", vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=96
     )
-    dimension = load_two_tower(run, trained=False).news.dimension
-    parts = new_generator(settings, read_articles(run / "prepared"), dimension, run / FOLDER)
+    parts = new_generator(settings, read_articles(run / "prepared"), run / FOLDER)
     save_generator_sizes(parts, run / FOLDER)
     parts.save_weights(run / FOLDER / WEIGHTS_FILE)
     return run

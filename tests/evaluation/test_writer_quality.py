@@ -31,14 +31,12 @@ from genre_tf.evaluation.writer_quality import (
     headline_articles,
     likeliest_titles,
     likelihood_metrics,
-    reader_contexts,
     reader_of,
     title_losses,
 )
 from genre_tf.generation.beam import Beam
 from genre_tf.generation.decode import Greedy
 from genre_tf.generation.prompt_form import CONTROL_TOKENS
-from genre_tf.generation.prompts import UNSEEN
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.models.checkpoint import (
     FOLDER,
@@ -59,13 +57,9 @@ def clueless(writing_run: Path) -> Writer:
     return parts
 
 
-def click(parts: Writer, title: str, history: str = "", source: str = "") -> ClickedTitle:
-    return ClickedTitle(history, source, title, np.ones(parts.reader_prefix.user_dimension, np.float32))
-
-
 def test_perplexity_of_a_clueless_generator_is_the_size_of_its_vocabulary(clueless: Writer) -> None:
     titles = ["News about food", "Sports", "A longer title about politics"]
-    found = likelihood_metrics(clueless, [click(clueless, title, "Old news", "A text") for title in titles])
+    found = likelihood_metrics(clueless, [ClickedTitle("Old news", "A text", title) for title in titles])
     size = clueless.prompts.tokenizer.vocabulary_size
     for name in ("perplexity", "perplexity_without_source", "perplexity_without_reader"):
         assert found[name] == pytest.approx(size, rel=1e-4)
@@ -74,32 +68,9 @@ def test_perplexity_of_a_clueless_generator_is_the_size_of_its_vocabulary(cluele
     assert found["bits_per_character"] == pytest.approx(bits, rel=1e-4)
 
 
-def test_perplexity_is_told_by_what_the_writer_knows_of_the_reader(writing_run: Path) -> None:
-    parts = load_generator(writing_run)
-    vectors = np.random.default_rng(0).normal(size=(4, parts.reader_prefix.user_dimension))
-    clicks = [
-        replace(click(parts, f"News {at}", f"Old news {at}"), user_vector=row.astype(np.float32))
-        for at, row in enumerate(vectors)
-    ]
-    found = likelihood_metrics(parts, [*clicks, click(parts, "Without a history")])["reader_contexts"]
-    names = ("own_vector", "no_vector", "other_vector")
-    assert set(found) == {f"{name}_{told}" for name in names for told in ("titles", "no_titles")}
-    contexts = reader_contexts(clicks)
-    shown = {name: [row.history != "" for row in rows] for name, rows in contexts.items()}
-    assert all(all(rows) == (not name.endswith("no_titles")) for name, rows in shown.items())
-    own, others = contexts["own_vector_titles"], contexts["other_vector_titles"]
-    for row, other in zip(own, others, strict=True):
-        assert not np.array_equal(row.user_vector, other.user_vector)
-    assert reader_contexts(clicks[:1]) == {}
-    everybody = [replace(row, user_vector=clicks[0].user_vector) for row in clicks]
-    same = likelihood_metrics(parts, everybody)["reader_contexts"]
-    assert same["own_vector_titles"] == pytest.approx(same["other_vector_titles"])
-    assert same["own_vector_titles"] != pytest.approx(same["no_vector_titles"], abs=1e-6)
-
-
 def test_only_the_titles_tokens_and_their_ends_are_counted(clueless: Writer) -> None:
     titles = ["News about food", "Sports"]
-    clicks = [click(clueless, title, "Some history", "Some source") for title in titles]
+    clicks = [ClickedTitle("Some history", "Some source", title) for title in titles]
     loss, tokens = title_losses(clueless)(clicks)
     ids = clueless.prompts.tokenizer.encode(tf.constant(titles))
     assert tokens == int(tf.size(ids.flat_values)) + len(titles)
@@ -110,7 +81,7 @@ def test_titles_of_any_batching_have_the_same_loss(
     writing_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = load_generator(writing_run)
-    clicks = [click(parts, f"News {at}", "Old news\n" * (at % 3), "A text. " * at) for at in range(5)]
+    clicks = [ClickedTitle("Old news\n" * (at % 3), "A text. " * at, f"News {at}") for at in range(5)]
     title_loss = title_losses(parts)
     whole = title_loss(clicks)
     monkeypatch.setattr(writer_quality, "_BATCH_TEXTS", 2)
@@ -138,7 +109,6 @@ def test_many_articles_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_without_texts_nothing_is_claimed(clueless: Writer) -> None:
     found = likelihood_metrics(clueless, [])
-    assert found.pop("reader_contexts") == {}
     assert set(found.values()) == {None}
     assert likeliest_titles(clueless, []) == ([], None, None)
 
@@ -171,7 +141,7 @@ def test_before_training_an_adapted_writer_is_its_checkpoint(tiny_run: Path, tmp
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     settings = GenerationConfig(backbone=str(tmp_path / "checkpoint"), trainable="lora 2", max_tokens=96)
-    parts = new_generator(settings, read_articles(run / "prepared"), 8, run / FOLDER)
+    parts = new_generator(settings, read_articles(run / "prepared"), run / FOLDER)
     save_generator_sizes(parts, run / FOLDER)
     for weight in parts.weights:
         weight.assign(weight + 0.1)
@@ -179,7 +149,6 @@ def test_before_training_an_adapted_writer_is_its_checkpoint(tiny_run: Path, tmp
     found = untrained_generator(run, settings)
     for weight, expected in zip(found.backbone.weights, checkpoint.backbone.weights, strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected.numpy())
-    assert float(found.reader_prefix.bias) == UNSEEN
     (run / FOLDER / "genre_tf.json").write_text(
         (run / FOLDER / "genre_tf.json").read_text("utf-8").replace('"n_positions": 96', '"n_positions": 95')
     )
@@ -234,19 +203,6 @@ def test_the_report_measures_the_generator_before_and_after(
     kept = (writing_run / "reports" / "samples-dev.md").read_text("utf-8")
     assert kept.count("**Written, as served:**") == 4
     assert list((writing_run / "logs" / "evaluation" / "dev").glob("events*"))
-
-
-def test_a_generator_of_other_towers_is_refused_before_any_work(
-    writing_run: Path, tiny_data: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(writing_run, run)
-    sizes = json.loads((run / "generation" / "genre_tf.json").read_text("utf-8"))
-    (run / "generation" / "genre_tf.json").write_text(json.dumps({**sizes, "towers": "others"}), "utf-8")
-    said: list[str] = []
-    with pytest.raises(InputError, match=r"trained with other towers.*genre train generation --run"):
-        evaluate_run(run, tiny_data, "dev", say=said.append)
-    assert said == []
 
 
 def test_the_generator_can_be_left_out(

@@ -61,16 +61,16 @@ def run(data):
     ):
         (folder / stage).mkdir()
         save_own_weights(model, folder / stage / exporting.WEIGHTS_FILE)
-    write_generator(folder / "generation", table, two_tower_of(backbone, config).news.dimension)
+    write_generator(folder / "generation", table)
     return folder
 
 
-def write_generator(folder, table, dimension):
+def write_generator(folder, table):
     folder.mkdir()
     settings = GenerationConfig(
-        backbone="new", vocabulary_size=400, layers=1, heads=2, hidden=16, max_tokens=96, prefix_tokens=2
+        backbone="new", vocabulary_size=400, layers=1, heads=2, hidden=16, max_tokens=96
     )
-    parts = new_generator(settings, table, dimension, folder)
+    parts = new_generator(settings, table, folder)
     save_generator_sizes(parts, folder)
     parts.save_weights(folder / exporting.WEIGHTS_FILE)
 

@@ -36,10 +36,10 @@ USUAL = {"history_text": "rates rise", "source": "The bank said rates rise in Ma
 
 
 @pytest.fixture(scope="module")
-def parts(models, tmp_path_factory):
+def parts(tmp_path_factory):
     tokenizer = train_byte_pair(CORPUS * 3, 300, CONTROL_TOKENS, tmp_path_factory.mktemp("vocabulary"))
     gpt2 = GPT2.new(tokenizer, layers=2, heads=2, hidden=16, max_tokens=96)
-    writer = Writer(gpt2, max_tokens=96, user_dimension=models[0].news.dimension, prefix_tokens=2)
+    writer = Writer(gpt2, max_tokens=96)
     random = np.random.default_rng(0)
     for weight in writer.weights:
         if "int" not in weight.dtype:
@@ -153,7 +153,7 @@ def test_unsafe_texts_are_held_back_unless_they_are_to_be_shown(servable):
 
 def test_evaluation_writes_as_the_server_does(ask, parts, models, classifier):
     readers = [["rates rise", "rain ends the match"], ["a cure for colds"]]
-    writer = ServedWriter(parts, *models, readers, classifier=classifier)
+    writer = ServedWriter(parts, models[1], readers, classifier=classifier)
     sources = ["The bank said rates rise in May.", "x"]
     _, served = writer(readers, sources, [3, 4])
     answer = generate(

@@ -59,7 +59,7 @@ def writing_run(run: Path, backbone: str, trainable: str) -> Path:
     settings = GenerationConfig(backbone=backbone, trainable=trainable, max_tokens=96)
     (run / FOLDER).mkdir(parents=True)
     write_config(RunConfig(generation=settings), run / "config.toml")
-    parts = new_generator(settings, ArticleTable(ARTICLES), 12, run / FOLDER)
+    parts = new_generator(settings, ArticleTable(ARTICLES), run / FOLDER)
     save_generator_sizes(parts, run / FOLDER)
     shaken(parts, 4).save_weights(run / FOLDER / WEIGHTS_FILE)
     return run

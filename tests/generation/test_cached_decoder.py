@@ -20,7 +20,6 @@ from genre_tf.export.requests import Exchange, as_bytes, write_exchanges
 from genre_tf.export.saved_model import write_saved_model
 from genre_tf.generation.cached_decoder import CachedDecoder
 from genre_tf.generation.decode import DecodeOptions, Greedy, Sample, decode
-from genre_tf.layers.attention import Prefix
 
 PROMPTS = [[5, 9, 3, 22, 8, 41, 2, 60], [4, 4, 17], [33]]
 END = 256
@@ -71,31 +70,21 @@ def test_greedy_equals_transformers(llama: LanguageModel, tmp_path: Path) -> Non
         assert ours[ours >= 0].tolist() == theirs[0, len(prompt) :].tolist()
 
 
-@pytest.mark.parametrize("prefix_columns", [0, 3])
-def test_log_probability_is_that_of_the_layers_in_training(
-    prefix_columns: int, layers: LanguageLayers
-) -> None:
-    model = CachedDecoder(layers)
-    prefix = a_prefix(layers, len(PROMPTS), prefix_columns)
-    texts, found = steps(model, prefix)
+def test_log_probability_is_that_of_the_layers_in_training(layers: LanguageLayers) -> None:
+    texts, found = steps(CachedDecoder(layers))
     for row, prompt in enumerate(PROMPTS):
-        own = (
-            None
-            if prefix is None
-            else Prefix(*([x[row : row + 1] for x in side] for side in prefix[:2]), prefix.bias)
-        )
         for sample in range(texts.shape[1]):
             ids = tf.constant([[*prompt, *texts[row, sample], 9, 9]])  # padded on the right
-            logits = layers.logits(layers.states(layers.embed(ids), own, False))[0].numpy()
+            logits = layers.logits(layers.states(layers.embed(ids), False))[0].numpy()
             expected = logits[len(prompt) - 1 : -3]
             np.testing.assert_allclose(found[row, sample], expected, atol=5e-5)
 
 
 def test_several_tokens_at_once_are_read_as_one_by_one(layers: LanguageLayers) -> None:
-    model, prefix = CachedDecoder(layers), a_prefix(layers, len(PROMPTS), 3)
-    texts, one_by_one = steps(model, prefix)
+    model = CachedDecoder(layers)
+    texts, one_by_one = steps(model)
     ids, mask = left_padded(PROMPTS)
-    _, prompt = model.prefill(model.embed(ids), mask, prefix)
+    _, prompt = model.prefill(model.embed(ids), mask)
     written = model.nothing_written(len(PROMPTS), 2, room=6)
     start = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)[:, None, None]
     for first, last in ((0, 3), (1, 4)):  # the second time two tokens are read again, in their old places
@@ -124,33 +113,14 @@ def test_drafts_change_no_text(strategy: Any, layers: LanguageLayers) -> None:
     np.testing.assert_allclose(drafted.log_probability, plain.log_probability, atol=1e-5)
 
 
-def a_prefix(layers: LanguageLayers, rows: int, columns: int) -> Prefix | None:
-    if not columns:
-        return None
-    random = np.random.default_rng(5)
-    keys, values = (
-        [
-            tf.constant(random.normal(size=(rows, layers.key_heads, columns, layers.depth)), tf.float32)
-            for _ in range(layers.layers)
-        ]
-        for _ in range(2)
-    )
-    return Prefix(keys, values, tf.constant(0.5))
-
-
-def of_row(prefix: Prefix, row: int) -> Prefix:
-    keys, values = ([part[row : row + 1] for part in side] for side in (prefix.keys, prefix.values))
-    return Prefix(keys, values, prefix.bias)
-
-
-def steps(model: CachedDecoder, prefix: Prefix | None) -> tuple[np.ndarray, np.ndarray]:
+def steps(model: CachedDecoder) -> tuple[np.ndarray, np.ndarray]:
     """Two texts of five tokens after each prompt, and the logits before each: [rows, 2, 5, vocabulary]."""
     texts = np.random.default_rng(6).integers(0, 257, (len(PROMPTS), 2, 5))
     ids, mask = left_padded(PROMPTS)
 
     @tf.function(autograph=False)
     def run() -> Any:
-        logits, prompt = model.prefill(model.embed(ids), mask, prefix)
+        logits, prompt = model.prefill(model.embed(ids), mask)
         found = [tf.repeat(logits, 2, axis=0)]
         written = model.nothing_written(len(PROMPTS), 2, room=6)
         start = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)[:, None]
@@ -184,14 +154,14 @@ def test_padding_and_company_do_not_change_a_row(layers: LanguageLayers) -> None
 def test_an_export_is_portable_and_answers_in_a_fresh_process(
     llama: LanguageModel, layers: LanguageLayers, tmp_path: Path
 ) -> None:
-    model, prefix = CachedDecoder(layers), a_prefix(layers, 1, 3)
+    model = CachedDecoder(layers)
     settings = {"end_id": END, "max_tokens": 6, "options": DecodeOptions()}
 
     def write(text: Any, seed: Any) -> dict[str, Any]:
         ids = llama.tokenizer.encode(text).to_tensor(-1)
         ids = tf.reverse(ids, [1])  # padding on the left; any order of the letters will do
-        embeddings, rows = model.embed(tf.maximum(ids, 0)), tf.size(text)
-        logits, _ = model.prefill(embeddings, ids >= 0, repeated(prefix, rows))
+        embeddings = model.embed(tf.maximum(ids, 0))
+        logits, _ = model.prefill(embeddings, ids >= 0)
         written = decode(model, embeddings, ids >= 0, seeds=seed, **settings)
         return {"logits": logits, "text": llama.tokenizer.decode(written.ids[:, 0])}
 
@@ -210,12 +180,6 @@ def test_an_export_is_portable_and_answers_in_a_fresh_process(
     report = json.loads(done.stdout.strip().split("\n")[-1])
     assert [exchange["faults"] for exchange in report["exchanges"]] == [[]]
     assert not any(name.startswith("genre_tf") for name in report["modules"])
-
-
-def repeated(prefix: Prefix | None, rows: Any) -> Prefix:
-    assert prefix is not None
-    keys, values = ([tf.repeat(part, rows, 0) for part in side] for side in (prefix.keys, prefix.values))
-    return Prefix(keys, values, prefix.bias)
 
 
 def test_refresh_takes_over_what_was_learned(layers: LanguageLayers) -> None:

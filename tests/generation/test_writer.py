@@ -20,7 +20,6 @@ from genre_tf.generation.writer import WriterOptions, WritingGraph, Written, wri
 from genre_tf.models.writer import Writer
 from genre_tf.text.byte_pair import train_byte_pair
 
-READER = 4
 SIZES = PromptSizes(history_titles=2, title_tokens=8, history_tokens=18, source_tokens=10, target_tokens=16)
 HISTORY = ["Cats win\nDogs lose", "", "Only one title\n", "Caf\xe9 \u65b0\u805e"]
 SOURCE = ["A cat of 12 wins in Rome.", "", "", "Z\u00fcrich"]
@@ -32,7 +31,7 @@ def writer(tmp_path_factory: Any) -> WritingGraph:
     corpus = ["cats win in Rome", "dogs lose in Bern", "a cat and a dog"]
     tokenizer = train_byte_pair(corpus, 280, CONTROL_TOKENS, tmp_path_factory.mktemp("vocabulary"))
     gpt2 = GPT2.new(tokenizer, layers=2, heads=2, hidden=16, max_tokens=64, dropout=0.0)
-    generator = Writer(gpt2, prompt=asdict(SIZES), user_dimension=READER, prefix_tokens=2)
+    generator = Writer(gpt2, prompt=asdict(SIZES))
     random = np.random.default_rng(5)
     for weight in generator.trainable_weights:
         weight.assign(weight + random.normal(0, 0.3, weight.shape))
@@ -42,19 +41,18 @@ def writer(tmp_path_factory: Any) -> WritingGraph:
 @pytest.fixture(scope="module")
 def write(writer: WritingGraph) -> Any:
     @tf.function(autograph=False)
-    def run(history: Any, source: Any, kind: Any, seed: Any, reader: Any, long: Any) -> Written:
+    def run(history: Any, source: Any, kind: Any, seed: Any, long: Any) -> Written:
         def interest(text: Any) -> Any:
             return tf.cast(tf.strings.length(text), tf.float32) / 100.0
 
         def unsafe(text: Any) -> Any:
             return tf.strings.length(text) > long
 
-        return writer(history, source, kind, seed, reader, interest, unsafe)
+        return writer(history, source, kind, seed, interest, unsafe)
 
     def of_rows(rows: list[int], seeds: list[int], longest: int = 10_000) -> Written:
-        reader = np.random.default_rng(0).normal(size=(len(HISTORY), READER)).astype(np.float32)
         columns = [tf.constant([column[row] for row in rows]) for column in (HISTORY, SOURCE, KIND)]
-        return run(*columns, tf.constant(seeds, tf.int64), tf.constant(reader[rows]), tf.constant(longest))
+        return run(*columns, tf.constant(seeds, tf.int64), tf.constant(longest))
 
     return of_rows
 
@@ -114,7 +112,6 @@ def test_a_title_that_the_reader_has_read_is_not_offered_first(
     texts = writer(
         *(tf.constant([text]) for text in ("Cats win\nDogs lose", "", "title")),
         tf.constant([1], tf.int64),
-        tf.zeros([1, READER]),
         lambda text: tf.constant([[0.9, 0.5, 0.4]]),
     ).text
     assert texts[0, -1].numpy() == b"Dogs lose!"
@@ -126,7 +123,7 @@ def test_another_seed_gives_other_texts(write: Any) -> None:
 
 def test_titles_are_shorter_than_bodies_may_be(writer: WritingGraph) -> None:
     columns = [tf.constant(column) for column in (HISTORY, SOURCE, KIND)]
-    ids = writer.decode(*columns, tf.range(4, dtype=tf.int64), tf.zeros([4, READER])).ids.numpy()
+    ids = writer.decode(*columns, tf.range(4, dtype=tf.int64)).ids.numpy()
     lengths = (ids >= 0).sum(axis=2)
     assert lengths[[0, 3]].max() <= 9
     assert lengths.max() <= 16
@@ -146,7 +143,7 @@ def test_drafts_from_the_source_change_no_text(writer: WritingGraph, monkeypatch
 
     def ids_of(writer: WritingGraph) -> Any:
         decode = tf.function(writer.decode, autograph=False)
-        return decode(*columns, tf.range(4, dtype=tf.int64), tf.ones([4, READER]))
+        return decode(*columns, tf.range(4, dtype=tf.int64))
 
     plain, ahead = ids_of(writer), ids_of(drafted)
     assert len(asked) == 1 and asked[0].shape[1] == SIZES.source_tokens  # in the drafted graph alone
@@ -160,7 +157,7 @@ def decoded(writer: WritingGraph, settings: WritingConfig) -> tuple[Any, list[st
     other.options = writer_options(settings, writer.prompts)
     columns = [tf.constant(column) for column in (HISTORY, SOURCE, KIND)]
     decode = tf.function(other.decode, autograph=False)
-    ids = decode(*columns, tf.range(4, dtype=tf.int64), tf.ones([4, READER])).ids
+    ids = decode(*columns, tf.range(4, dtype=tf.int64)).ids
     texts = writer.prompts.tokenizer.decode(tf.reshape(ids, [-1, ids.shape[2]])).numpy()
     return ids.numpy(), [text.decode() for text in texts]
 
@@ -224,11 +221,10 @@ def test_prompts_that_do_not_fit_are_refused_at_once(writer: WritingGraph) -> No
 
 def test_the_graph_has_portable_operations_alone(writer: WritingGraph) -> None:
     text, seed = tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64)
-    reader = tf.TensorSpec([None, READER], tf.float32)
     concrete = tf.function(
         lambda *inputs: writer(*inputs, lambda text: tf.zeros(tf.shape(text))), autograph=False
     )
-    graph = concrete.get_concrete_function(text, text, text, seed, reader).graph.as_graph_def()
+    graph = concrete.get_concrete_function(text, text, text, seed).graph.as_graph_def()
     functions = graph.library.function
     nodes = [*graph.node, *(node for function in functions for node in function.node_def)]
     assert not [node.op for node in nodes if node.op.startswith(("Xla", "PyFunc", "EagerPyFunc"))]

@@ -17,7 +17,7 @@ from genre_tf.models.text_rows import TextBatching, TextRows
 from genre_tf.models.writer import Writer
 
 SIZES = {"layers": 3, "heads": 4, "hidden": 16, "max_tokens": 64}
-BATCHING = TextBatching(tokens=240, drop_source=0.5, drop_reader=0.5, context_weight=0.5)
+BATCHING = TextBatching(tokens=240, drop_reader=0.5, context_weight=0.5)
 TABLE = ArticleTable(Article(f"N{n}", "", "", f"Cup {n * 7}", "") for n in range(6))
 
 
@@ -25,7 +25,7 @@ TABLE = ArticleTable(Article(f"N{n}", "", "", f"Cup {n * 7}", "") for n in range
 def writer(request: Any) -> Writer:
     more = {"key_heads": 2, "intermediate": 32} if request.param is LLAMA else {}
     model = request.param.new(tiny_byte_pair(CONTROL_TOKENS), dropout=0.0, **SIZES, **more)
-    built = Writer(model, trained_layers="lora 2 last 1", user_dimension=3, prefix_tokens=2)
+    built = Writer(model, trained_layers="lora 2 last 1")
     random = np.random.default_rng(1)
     for weight in built.weights:
         if "int" not in weight.dtype:
@@ -39,8 +39,7 @@ def rows(writer: Writer) -> TextRows:
     texts = [
         TextExample("title", histories[n % 3], "It snows." * (n % 2), f"Snow {'o' * n}", 1) for n in range(12)
     ]
-    vectors = np.random.default_rng(3).normal(size=(12, 3)).astype(np.float32)
-    return TextRows(texts, TABLE, vectors, writer.prompts)
+    return TextRows(texts, TABLE, writer.prompts)
 
 
 def kept(writer: Writer, rows: TextRows, batches: int, cache: Path | None = None) -> FrozenRows:
@@ -55,7 +54,7 @@ def losses(writer: Writer, batches: Any) -> list[float]:
 def test_losses_and_gradients_are_the_same_with_and_without_kept_states(
     writer: Writer, rows: TextRows
 ) -> None:
-    count = 2 * rows.mean_batches(BATCHING)  # rows lose and get back their readers and sources
+    count = 2 * rows.mean_batches(BATCHING)  # rows lose and get back their readers
     frozen = kept(writer, rows, count)
     options: dict[str, Any] = {"seed": 5, "epochs": None}
     plain = list(rows.batches(BATCHING, **options).take(count))
@@ -87,17 +86,3 @@ def test_states_are_read_from_the_cache_until_a_frozen_weight_changes(
     assert not np.array_equal(kept(writer, rows, 4, tmp_path).states.values, first.states.values)
     assert len(list(tmp_path.glob("*/offsets.npy"))) == 2
     table.assign(table / 1.1)
-
-
-def test_a_reader_enters_only_the_trained_layers(writer: Writer) -> None:
-    ids = tf.constant([[5, 6, 7]])
-    below = writer.frozen_states(ids)
-    shapes = [weight.shape for weight in writer.reader_prefix.wide.weights]
-    depth = writer.language_model.depth * writer.language_model.key_heads
-    assert shapes[0][1] == 2 * 2 * depth, "keys and values of two tokens in one layer of three"
-    with tf.GradientTape() as tape:
-        total = tf.reduce_sum(writer.frozen_states(ids))
-    assert all(each is None for each in tape.gradient(total, writer.trainable_weights))
-    inputs = {"token_ids": ids, "user_vector": tf.ones([1, 3]), "has_reader": tf.constant([True])}
-    np.testing.assert_allclose(writer({**inputs, "frozen_states": below}), writer(inputs), atol=1e-6)
-    assert np.abs(writer(inputs) - writer({**inputs, "has_reader": tf.constant([False])})).max() > 1e-4

@@ -109,7 +109,6 @@ def earlier(days: Path) -> Path:
     parts = new_generator(
         CONFIG.generation,
         read_articles(run / "prepared"),
-        towers.news.dimension,
         run / "generation",
         seed=5,
     )

@@ -40,7 +40,7 @@ CONFIG = RunConfig(
     retrieval=RetrievalConfig(heads=2, dimension=16, negatives=2, pool_negatives=3),
     ranking=RankingConfig(counters=True),
     generation=GenerationConfig(
-        backbone="new", vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=48, prefix_tokens=2
+        backbone="new", vocabulary_size=300, layers=1, heads=2, hidden=16, max_tokens=48
     ),
 )
 OBJECTIVES = "all objectives of ranking"
@@ -111,18 +111,14 @@ def clicks(stage: str, backbone: NewsEncoder) -> tuple[Learner, tf.data.Dataset,
 
 
 def texts(folder: Any) -> tuple[Learner, tf.data.Dataset, tf.data.Dataset]:
-    parts = new_generator(CONFIG.generation, TABLE, 3, folder)
+    parts = new_generator(CONFIG.generation, TABLE, folder)
     clicks = [impression.history for impression in impressions() if len(impression.history)]
     examples = article_examples(TABLE, range(1, 17))
     examples += [TextExample("title", history, "", TABLE.titles[1], 1) for history in clicks]
     examples = examples[: len(examples) // ROWS * ROWS]
-    readers = np.random.default_rng(1).normal(size=(len(examples), 3)).astype(np.float32)
-    rows = TextRows(examples, TABLE, readers, parts.prompts)
-    batching = TextBatching(rows=ROWS, contrast=0.5, drop_reader=0.0)
-    fixed = rows.batches(batching, seed=2)
-    assert any((batch["contrast_of"].numpy() >= 0).any() for batch in fixed)
+    fixed = TextRows(examples, TABLE, parts.prompts).batches(TextBatching(rows=ROWS), seed=2)
     loose = fixed.map(lambda batch: {name: without_padding(name, batch) for name in batch})
-    return GenerationTrainer(parts, fixed_shapes=True, contrast_weight=0.5), fixed, loose
+    return GenerationTrainer(parts, fixed_shapes=True), fixed, loose
 
 
 def without_padding(name: str, batch: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -262,9 +258,8 @@ def test_bfloat16_towers_give_nearly_the_same_loss(name: str, stage: Any, tmp_pa
 
 def _of_policy(name: str, stage: Any, folder: Path) -> tuple[Learner, dict[str, tf.Tensor]]:
     if name == "generation":  # whose rows are the same under every policy
-        parts = new_generator(CONFIG.generation, TABLE, 3, folder)
-        trainer = GenerationTrainer(parts, fixed_shapes=True, contrast_weight=0.5)
-        return trainer, next(iter(stage[1]))
+        parts = new_generator(CONFIG.generation, TABLE, folder)
+        return GenerationTrainer(parts, fixed_shapes=True), next(iter(stage[1]))
     categories = Categories.of(TABLE.categories, TABLE.subcategories)
     towers, fixed, _ = clicks(name, news_encoder_of("tiny", CONFIG.news, categories))
     return towers, next(iter(fixed))

@@ -13,10 +13,9 @@ from genre_tf.backbones.trainable import compute_in
 from genre_tf.config import GenerationConfig, TaskSharesConfig
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.batches import BatchLayout
-from genre_tf.data.learning_texts import TextExample, article_examples
+from genre_tf.data.learning_texts import article_examples
 from genre_tf.errors import InputError
 from genre_tf.generation.prompt_form import CONTROL_TOKENS
-from genre_tf.generation.prompts import UNSEEN
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.losses.tokens import token_losses
 from genre_tf.models.checkpoint import (
@@ -26,7 +25,7 @@ from genre_tf.models.checkpoint import (
     save_generator_sizes,
 )
 from genre_tf.models.new_writer import new_generator
-from genre_tf.models.text_rows import ORDINARY, TextBatching, TextRows
+from genre_tf.models.text_rows import TextBatching, TextRows
 from genre_tf.models.writer import Writer
 from genre_tf.training.generation import GenerationTrainer, Perplexity, _of_tasks
 
@@ -38,7 +37,6 @@ SETTINGS = GenerationConfig(
     heads=2,
     hidden=32,
     max_tokens=64,
-    prefix_tokens=2,
 )
 TABLE = ArticleTable(
     [
@@ -50,12 +48,12 @@ TABLE = ArticleTable(
 
 @pytest.fixture
 def parts(tmp_path: Any) -> Writer:
-    return new_generator(SETTINGS, TABLE, 3, tmp_path / FOLDER)
+    return new_generator(SETTINGS, TABLE, tmp_path / FOLDER)
 
 
 def rows_of(parts: Writer) -> TextRows:
     examples = article_examples(TABLE, range(1, 5))
-    return TextRows(examples, TABLE, np.zeros((len(examples), 3), np.float32), parts.prompts)
+    return TextRows(examples, TABLE, parts.prompts)
 
 
 def test_loss_is_the_weighted_mean_over_every_position(parts: Writer) -> None:
@@ -69,40 +67,9 @@ def test_loss_is_the_weighted_mean_over_every_position(parts: Writer) -> None:
     assert set(np.unique(weight)) == {0.0, 0.25, 1.0}
 
 
-def test_the_contrast_is_the_surprise_at_the_right_reader(parts: Writer) -> None:
-    examples = [
-        TextExample("title", np.asarray([row + 1], np.int32), "", TABLE.titles[row], row) for row in (1, 2, 3)
-    ]
-    random = np.random.default_rng(2)
-    vectors = random.normal(size=(3, 3)).astype(np.float32)
-    for weight in parts.reader_prefix.weights:
-        weight.assign(weight + random.normal(0, 0.5, weight.shape))
-    rows = TextRows(examples, TABLE, vectors, parts.prompts)
-    batching = TextBatching(tokens=400, contrast=0.99, drop_reader=0.0)
-    batch = next(iter(rows.batches(batching, seed=2)))
-    first = batch["contrast_of"].numpy()
-    assert (first >= 0).sum() >= 2
-    log_p = -tf.nn.sparse_softmax_cross_entropy_with_logits(batch["labels"], parts(batch)).numpy()
-    log_p = (log_p * (batch["label_weight"].numpy() == 1)).sum(1).astype(float)
-    surprises = [
-        -np.log(np.exp(log_p[own]) / (np.exp(log_p[own]) + np.exp(log_p[row])))
-        for row, own in enumerate(first)
-        if own >= 0
-    ]
-    without, with_it = (
-        float(GenerationTrainer(parts, contrast_weight=weight)(batch, training=False))
-        for weight in (0.0, 2.0)
-    )
-    np.testing.assert_allclose(with_it - without, 2 * np.mean(surprises), rtol=1e-4)
-    alone = {name: value[: (first == ORDINARY).sum()] for name, value in batch.items()}
-    np.testing.assert_allclose(GenerationTrainer(parts)(alone, training=False), without, rtol=1e-5)
-
-
 def test_tasks_without_a_share_are_neither_learned_nor_validated_on() -> None:
     texts = article_examples(TABLE, range(1, 5))
-    titles = dataclasses.replace(
-        SETTINGS, tasks=TaskSharesConfig(interest=0, plain=0, summary=0, body=0, answer=0)
-    )
+    titles = dataclasses.replace(SETTINGS, tasks=TaskSharesConfig(interest=0, plain=0, summary=0, body=0))
     assert {text.task for text in _of_tasks(texts, SETTINGS)} == {"title", "summary", "body"}
     assert {text.task for text in _of_tasks(texts, titles)} == {"title"}
     assert _of_tasks(texts[1:2], titles) == texts[1:2]  # nothing else to learn
@@ -133,7 +100,7 @@ def test_a_replica_without_rows_adds_nothing(parts: Writer) -> None:
     """The last batch of an epoch may have fewer rows than there are replicas."""
     layout = BatchLayout(parts=2, wanted=(1,))
     batch = next(iter(rows_of(parts).batches(TextBatching(tokens=1), layout=layout)))
-    assert len(batch["user_vector"]) == 0
+    assert len(batch["labels"]) == 0
     trainer = GenerationTrainer(parts)
     with tf.GradientTape() as tape:
         loss = trainer(batch, training=True)
@@ -176,19 +143,18 @@ def test_a_run_without_or_with_a_damaged_generator_says_so(parts: Writer, tmp_pa
 @pytest.mark.parametrize("wrong", [{"max_tokens": 12}, {"hidden": 33}, {"vocabulary_size": 9}])
 def test_impossible_sizes_are_input_errors(wrong: dict[str, int], tmp_path: Any) -> None:
     with pytest.raises(InputError, match=r"12 tokens|width of 33|vocabulary of 9"):
-        new_generator(dataclasses.replace(SETTINGS, **wrong), TABLE, 3, tmp_path)
+        new_generator(dataclasses.replace(SETTINGS, **wrong), TABLE, tmp_path)
 
 
 def test_a_named_gpt2_gets_the_control_tokens(tmp_path: Any) -> None:
-    parts = new_generator(dataclasses.replace(SETTINGS, backbone="tiny"), TABLE, 3, tmp_path)
+    parts = new_generator(dataclasses.replace(SETTINGS, backbone="tiny"), TABLE, tmp_path)
     assert set(CONTROL_TOKENS) < set(parts.prompts.tokenizer.special_tokens)
     assert parts.backbone.vocabulary_size == parts.prompts.tokenizer.vocabulary_size
-    assert float(parts.reader_prefix.bias) == UNSEEN
 
 
 def test_a_frozen_language_model_comes_back_with_what_was_trained_beside_it(tmp_path: Any) -> None:
     settings = dataclasses.replace(SETTINGS, trainable="lora 2")
-    parts = new_generator(settings, TABLE, 3, tmp_path / FOLDER)
+    parts = new_generator(settings, TABLE, tmp_path / FOLDER)
     assert "writer, lora 2: " in parts.trained_share()
     for weight in parts.trainable_weights:
         weight.assign(weight + 0.1)
@@ -205,7 +171,7 @@ def test_a_llama_is_trained_kept_and_writes_as_a_gpt2_does(tmp_path: Any) -> Non
     sizes = {"layers": 1, "heads": 4, "key_heads": 2, "hidden": 16, "intermediate": 32, "max_tokens": 64}
     save_language_model(LLAMA.new(tiny_byte_pair(), **sizes), tmp_path / "llama")
     settings = dataclasses.replace(SETTINGS, backbone=str(tmp_path / "llama"), trainable="lora 2")
-    parts = new_generator(settings, TABLE, 3, tmp_path / FOLDER)
+    parts = new_generator(settings, TABLE, tmp_path / FOLDER)
     batch = next(iter(rows_of(parts).batches(TextBatching(tokens=500))))
     with tf.GradientTape() as tape:
         loss = GenerationTrainer(parts)(batch, training=True)
@@ -217,19 +183,19 @@ def test_a_llama_is_trained_kept_and_writes_as_a_gpt2_does(tmp_path: Any) -> Non
     again = load_generator(tmp_path)
     np.testing.assert_array_equal(again(batch), parts(batch))
     texts = [tf.constant([text]) for text in ("b wins", "A c won.", "title")]
-    decoded = WritingGraph(again).decode(*texts, tf.constant([1], tf.int64), tf.ones([1, 3]))
+    decoded = WritingGraph(again).decode(*texts, tf.constant([1], tf.int64))
     assert np.isfinite(decoded.log_probability.numpy()).all()
 
 
 @pytest.mark.parametrize("mode", ["last 9", "lora 8 last 9", "everything"])
 def test_what_a_writer_cannot_train_is_an_input_error(mode: str, tmp_path: Any) -> None:
     with pytest.raises(InputError, match="; got "):
-        new_generator(dataclasses.replace(SETTINGS, trainable=mode), TABLE, 3, tmp_path)
+        new_generator(dataclasses.replace(SETTINGS, trainable=mode), TABLE, tmp_path)
 
 
 def test_validation_reads_kept_states_and_finds_the_same(tmp_path: Any) -> None:
     settings = dataclasses.replace(SETTINGS, backbone="tiny", trainable="lora 2 last 1")
-    parts = new_generator(settings, TABLE, 3, tmp_path)
+    parts = new_generator(settings, TABLE, tmp_path)
     rows, batching = rows_of(parts), TextBatching(tokens=400, context_weight=0.0)
     kept = Perplexity(parts, rows, 400)
     assert all("frozen_states" in batch for batch in kept.batches)

@@ -89,11 +89,10 @@ PAIRS = [Pair((1,), 1, f"Final of cup number {at}", f"Tonight a match {at}") for
 
 def test_preferred_texts_become_likelier_and_weights_beyond_the_bound_count_as_not_learned() -> None:
     tf.keras.utils.set_random_seed(1)
-    writer = Writer.from_preset("tiny", user_dimension=4)
+    writer = Writer.from_preset("tiny")
     trainer = PreferenceTrainer(writer, beta=0.1)
-    vectors = np.ones((len(PAIRS), 4), np.float32)
     sides = [
-        TextRows([pair.example(getattr(pair, side), "") for pair in PAIRS], TABLE, vectors, writer.prompts)
+        TextRows([pair.example(getattr(pair, side), "") for pair in PAIRS], TABLE, writer.prompts)
         for side in ("preferred", "other")
     ]
     rows = PairRows(*sides)

@@ -1,4 +1,4 @@
-"""A writer and the towers it reads belong together, and an earlier writer stays until a new one is there."""
+"""A writer is trained without the other stages, and an earlier one stays until a new one is there."""
 
 import dataclasses
 import os
@@ -6,10 +6,7 @@ import shutil
 import signal
 from pathlib import Path
 
-import keras
-import numpy as np
 import pytest
-import tensorflow as tf
 
 from genre_tf.config import (
     DataConfig,
@@ -19,23 +16,14 @@ from genre_tf.config import (
     RunConfig,
     WritingConfig,
 )
-from genre_tf.data.learning_texts import TextExample
-from genre_tf.data.prepared import file_fingerprint, read_articles
-from genre_tf.errors import InputError, StoppedError
+from genre_tf.errors import StoppedError
 from genre_tf.models.checkpoint import (
-    WEIGHTS_FILE,
     load_generator,
-    load_news_encoder,
-    load_two_tower,
-    two_tower_of,
 )
-from genre_tf.models.text_model import save_own_weights
 from genre_tf.synth.newsroom import write_newsroom
 from genre_tf.synth.settings import NewsroomSettings
-from genre_tf.training.generation import ReaderVectors, reader_vectors
 from genre_tf.training.progress import FitResult
-from genre_tf.training.run_folder import open_run, stage_fingerprints, train
-from genre_tf.training.stage_data import load_stage_data
+from genre_tf.training.run_folder import stage_fingerprints, train
 
 STEPS = OptimizerConfig(
     steps=4, batch_size=4, validate_every=2, patience=99, save_every_seconds=0.0, learning_rate=3e-3
@@ -67,11 +55,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(data: Path) -> Path:
-    """A run with untrained towers and a writer of four steps."""
+    """A run with a writer of four steps."""
     run = data.parent / "run"
-    open_run(run, data, CONFIG, print)
-    (run / "retrieval").mkdir()
-    new_towers(run, seed=1)
     write_again(run, data)
     return run
 
@@ -82,30 +67,16 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def new_towers(run: Path, seed: int) -> None:
-    """As `genre train retrieval --again` leaves them."""
-    keras.utils.set_random_seed(seed)
-    towers = two_tower_of(load_news_encoder(run, CONFIG), CONFIG)
-    save_own_weights(towers, run / "retrieval" / WEIGHTS_FILE)
-
-
 def write_again(run: Path, data: Path, config: RunConfig = CONFIG) -> tuple[list[str], FitResult]:
     said: list[str] = []
     return said, train(["generation"], data, run, config, said.append)["generation"]
 
 
-def test_a_writer_of_other_towers_is_refused_and_is_not_kept(run: Path, data: Path) -> None:
-    assert load_generator(run).towers == file_fingerprint(run / "retrieval" / WEIGHTS_FILE)
+def test_a_writer_is_kept_until_it_is_to_be_trained_again(run: Path, data: Path) -> None:
     said, _ = write_again(run, data)
     assert any("kept" in line for line in said)
-    new_towers(run, seed=2)
-    with pytest.raises(InputError, match=r"trained with other towers.*genre train generation --run"):
-        load_generator(run)
-    load_generator(run, trained=False)  # to start from
-    said, _ = write_again(run, data)
-    assert any("it is trained again" in line for line in said)
+    said, _ = write_again(run, data, dataclasses.replace(CONFIG, seed=2))
     assert "40 texts for training, 9 for validation" in said
-    load_generator(run)
 
 
 def test_how_a_writer_writes_is_no_reason_to_train_it_again(run: Path) -> None:
@@ -131,40 +102,16 @@ def test_the_earlier_writer_stays_until_a_new_one_has_weights(
 
 
 @pytest.mark.proof
-def test_an_ended_training_goes_on_unless_the_towers_are_others_by_then(run: Path, data: Path) -> None:
+def test_an_ended_training_goes_on(run: Path, data: Path) -> None:
     def stop(line: str) -> None:
         if line.startswith("step 2/4"):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    faster = dataclasses.replace(CONFIG.generation, prefix_tokens=2)
-    config = dataclasses.replace(CONFIG, generation=faster)
+    wider = dataclasses.replace(CONFIG, generation=dataclasses.replace(CONFIG.generation, hidden=24))
     with pytest.raises(StoppedError, match="after step 2 of 4"):
-        train(["generation"], data, run, config, stop)
-    assert load_generator(run).reader_prefix.prefix_tokens == 2  # its best so far
-    other = run.with_name("other")
-    shutil.copytree(run, other)
-    said, _ = write_again(run, data, config)
+        train(["generation"], data, run, wider, stop)
+    assert load_generator(run).language_model.hidden == 24  # its best so far
+    said, _ = write_again(run, data, wider)
     assert "resuming after step 2 of 4" in said
-    new_towers(other, seed=2)
-    said, _ = write_again(other, data, config)
-    assert any("starting over" in line for line in said) and not any("resuming" in line for line in said)
-    for folder in (run, other):
-        load_generator(folder)
-        assert not (folder / "generation" / "new").exists()
-
-
-def test_texts_without_a_reader_share_a_row_of_zeros(run: Path) -> None:
-    to_vectors, dimension = reader_vectors(run, load_stage_data(run, CONFIG, print))
-    titles = read_articles(run / "prepared").titles
-    histories: list[list[int]] = [[], [1, 2, 3], [], [4, 5], []]
-    found = to_vectors([TextExample("title", np.array(h, np.int32), "", titles[1], 1) for h in histories])
-    assert isinstance(found, ReaderVectors) and found.shape == (5, dimension) == (len(found), dimension)
-    assert found.vectors.shape == (3, dimension)
-    towers = load_two_tower(run)
-    articles = towers.news.embed(load_stage_data(run, CONFIG, print).features)
-    for text, history in enumerate(histories):
-        expected = np.zeros(dimension)
-        if history:
-            clicks = tf.constant(articles[history][None])
-            expected = towers.user_vector(clicks, tf.ones((1, len(history)), tf.bool))[0]
-        np.testing.assert_allclose(found[np.array([text])][0], expected, atol=1e-5)
+    load_generator(run)
+    assert not (run / "generation" / "new").exists()

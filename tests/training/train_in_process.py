@@ -47,7 +47,7 @@ CONFIG = RunConfig(
     news=NewsConfig(backbone="tiny", trainable="last 1", max_title_tokens=12, dropout=0.0),
     retrieval=RetrievalConfig(heads=2, negatives=2, optimizer=optimizer("sgd", 0.5, 7)),
     ranking=RankingConfig(optimizer=optimizer("adamw", 0.01, 7, accumulate=2, steps_per_execution=4)),
-    # No dropout: two devices drop other words than one. Many rows come a second time, before another reader.
+    # No dropout: two devices drop other words than one.
     generation=GenerationConfig(
         backbone="new",
         vocabulary_size=300,
@@ -57,8 +57,6 @@ CONFIG = RunConfig(
         max_tokens=64,
         dropout=0.0,
         shown_readers=0,
-        contrast=0.1,
-        contrast_rows=0.5,
         optimizer=optimizer("sgd", 0.5, 5),
     ),
 )
