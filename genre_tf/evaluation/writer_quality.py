@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from genre_tf.data.learning_texts import history_text, history_titles
 from genre_tf.data.prepared import COUNTERS_FILE, read_articles
 from genre_tf.errors import InputError
 from genre_tf.evaluation.personalisation import (
+    BATCH_ROWS,
     ClickModel,
     Measure,
     ServedWriter,
@@ -96,7 +97,7 @@ def generation_metrics(
     ]
     articles = headline_articles(log.split.articles.values(), learned)
     sources, titles = [article.abstract for article in articles], [article.title for article in articles]
-    headlines = likeliest_titles(parts, sources, writing)
+    headlines = written_titles(parts, sources, writing)
     written = headlines.titles
     copied = {
         f"first_{count}_words": rouge([beginning(text, count) for text in sources], titles)
@@ -182,30 +183,20 @@ class Headlines(NamedTuple):
     unsafe_rate: float | None
 
 
-def likeliest_titles(
-    parts: Writer, sources: Sequence[str], writing: WritingConfig | None = None
-) -> Headlines:
-    """The likeliest title of each source, written for no particular reader."""
-    writing = writing or WritingConfig()
-    # Samples differ each time; a beam finds likelier titles than a greedy choice, which is kept.
-    strategy: Literal["greedy", "beam"] = "greedy" if writing.strategy == "greedy" else "beam"
-    one = replace(writing, strategy=strategy, samples=1, beam_groups=1, draft_tokens=0)
-    return written_titles(parts, sources, one)
-
-
 def written_titles(parts: Writer, sources: Sequence[str], writing: WritingConfig) -> Headlines:
     """The best title of each source by these settings, written for no particular reader."""
-    options = writer_options(writing, parts.prompts)
+    options = writer_options(replace(writing, draft_tokens=0), parts.prompts)
     writer = WritingGraph(parts, options)
+    specs = [tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64)]
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
-    def write(source: Any) -> tuple[Any, Any, Any]:
+    @tf.function(input_signature=specs, autograph=False)
+    def write(source: Any, seed: Any) -> tuple[Any, Any, Any]:
         batch = tf.shape(source)
         written = writer(
             tf.fill(batch, ""),
             source,
             tf.fill(batch, "title"),
-            tf.zeros(batch, tf.int64),
+            seed,
             lambda text: tf.zeros(tf.shape(text)),  # no reader's interest
         )
         return written.text[:, 0], written.grounding[:, 0], written.safe[:, 0]
@@ -213,8 +204,10 @@ def written_titles(parts: Writer, sources: Sequence[str], writing: WritingConfig
     titles: list[str] = []
     grounding: list[float] = []
     safe: list[bool] = []
-    for batch in _batches(sources):
-        text, grounded, shown = write(tf.constant(list(batch)))
+    most = max(1, BATCH_ROWS // options.rows)
+    for start in range(0, len(sources), most):
+        batch = list(sources[start : start + most])
+        text, grounded, shown = write(tf.constant(batch), tf.range(start, start + len(batch), dtype=tf.int64))
         titles += [row.decode() for row in text.numpy()]
         grounding += grounded.numpy().tolist()
         safe += shown.numpy().tolist()

@@ -319,10 +319,10 @@ def rank(written: Written, floors: Floors, read: Any | None = None, fits: Any | 
 
     A text passes if it is grounded, on topic, no copy of a title that the reader has already `read`, string
     [batch, m], fluent beside the likeliest of the others, of the style asked for (`fits`, bool [batch, n]),
-    and no repetition of a text in front of it. Among texts that pass, the reader's interest decides; they
-    come first. Then come texts that fail once, twice and so on, likelier ones first: a click model is never
-    asked about what should not be read. Empty texts and at the very end unsafe ones come last, whatever their
-    values.
+    and no repetition of a text in front of it. Among texts that pass, the reader's interest decides, or for
+    a reader who has read nothing `agreement`; they come first. Then come texts that fail once, twice and so
+    on, likelier ones first: a click model is never asked about what should not be read. Empty texts and at
+    the very end unsafe ones come last, whatever their values.
     """
     scores = {name: getattr(written, name) for name in ("interest", "log_probability", "grounding", "topic")}
     written = written._replace(
@@ -333,12 +333,29 @@ def rank(written: Written, floors: Floors, read: Any | None = None, fits: Any | 
         place += tf.cast(~fits & (place < _EMPTY), tf.int32)
     likelier = tf.argsort(written.log_probability, 1, "DESCENDING", stable=True)
     written, place = _sorted(written, place, likelier)
-    counted = tf.where(place == 0, written.interest, 0.0)
+    better = written.interest
+    if read is not None:
+        better = tf.where(tf.reduce_any(read != "", axis=1, keepdims=True), better, agreement(written))
+    counted = tf.where(place == 0, better, 0.0)
     written, place = _sorted(written, place, tf.argsort(counted, 1, "DESCENDING", stable=True))
     written, place = _sorted(written, place, tf.argsort(place, 1, stable=True))
     repeated = _repeated(_alike(written.text, written.text, floors.near_duplicate)) & (place < _EMPTY)
     place += tf.cast(repeated, tf.int32)
     return _sorted(written, place, tf.argsort(place, 1, stable=True))[0]
+
+
+def agreement(written: Written) -> Any:
+    """How much each text says what the other samples say, float32 [batch, n]; higher is better.
+
+    The mean F1 of its distinct words and those of each other text, plus a tenth of its log probability per
+    token, which decides between texts that agree alike. What most samples say is rarely invented.
+
+    Source: Eikema and Aziz, "Is MAP Decoding All You Need?", 2020 (minimum Bayes risk), with F1 as the gain.
+    """
+    both, size, theirs = _shared_words(written.text, written.text)
+    f1 = 2 * both / tf.maximum(size[:, :, None] + theirs[:, None, :], 1.0)
+    others = tf.maximum(tf.cast(tf.shape(f1)[1], tf.float32) - 1, 1.0)
+    return (tf.reduce_sum(f1, axis=2) - tf.linalg.diag_part(f1)) / others + 0.1 * written.log_probability
 
 
 def passing(written: Written, floors: Floors, read: Any | None = None) -> Any:
@@ -374,15 +391,23 @@ def _words(text: Any) -> Any:
     return tf.reshape(numbers, tf.concat([tf.shape(text), tf.shape(numbers)[1:]], 0))
 
 
-def _alike(texts: Any, others: Any, near_duplicate: float) -> Any:
-    """Which texts are almost the same as others: string [batch, n], [batch, m] -> bool [batch, n, m]."""
+def _shared_words(texts: Any, others: Any) -> tuple[Any, Any, Any]:
+    """Distinct words that texts share, and that each has: string [batch, n], [batch, m] -> float32
+    [batch, n, m], [batch, n], [batch, m].
+    """
     words, theirs = _words(texts), _words(others)
     distinct = _first_ones(words)
     found = tf.reduce_any(words[:, :, :, None, None] == theirs[:, None, None], axis=4)  # [batch, n, words, m]
-    both = tf.reduce_sum(tf.cast(found & distinct[..., None], tf.float32), axis=2)  # [batch, n, m]
+    both = tf.reduce_sum(tf.cast(found & distinct[..., None], tf.float32), axis=2)
     size, their_size = (
         tf.reduce_sum(tf.cast(each, tf.float32), axis=2) for each in (distinct, _first_ones(theirs))
     )
+    return both, size, their_size
+
+
+def _alike(texts: Any, others: Any, near_duplicate: float) -> Any:
+    """Which texts are almost the same as others: string [batch, n], [batch, m] -> bool [batch, n, m]."""
+    both, size, their_size = _shared_words(texts, others)
     either = size[:, :, None] + their_size[:, None, :] - both
     return both + 1e-4 >= near_duplicate * tf.maximum(either, 1.0)  # tolerance for the rounded share
 

@@ -29,13 +29,12 @@ from genre_tf.evaluation.writer_quality import (
     cold_start,
     fill_histories,
     headline_articles,
-    likeliest_titles,
     likelihood_metrics,
     reader_of,
     title_losses,
+    written_titles,
 )
 from genre_tf.generation.beam import Beam
-from genre_tf.generation.decode import Greedy
 from genre_tf.generation.prompt_form import CONTROL_TOKENS
 from genre_tf.generation.writer import WritingGraph
 from genre_tf.models.checkpoint import (
@@ -110,13 +109,13 @@ def test_many_articles_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> No
 def test_without_texts_nothing_is_claimed(clueless: Writer) -> None:
     found = likelihood_metrics(clueless, [])
     assert set(found.values()) == {None}
-    assert likeliest_titles(clueless, []) == ([], None, None)
+    assert written_titles(clueless, [], WritingConfig()) == ([], None, None)
 
 
-def test_headlines_are_searched_unless_the_run_writes_greedily(
+def test_headlines_are_written_by_the_settings_of_the_run(
     writing_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[object] = []
+    seen: list[Any] = []
 
     class Watched(WritingGraph):
         def __init__(self, *arguments: Any) -> None:
@@ -124,14 +123,10 @@ def test_headlines_are_searched_unless_the_run_writes_greedily(
             super().__init__(*arguments)
 
     monkeypatch.setattr(writer_quality, "WritingGraph", Watched)
-    parts = load_generator(writing_run)
-    for strategy in ("sample", "greedy", "beam"):
-        settings = WritingConfig(strategy=strategy, samples=3, beam_width=6, beam_groups=2, min_tokens=2)
-        assert len(likeliest_titles(parts, ["Some text about food"], settings).titles) == 1
-    sampled, greedy, beam = seen
-    assert sampled == beam
-    assert (beam.strategy, beam.samples, beam.constraints.min_tokens) == (Beam(width=6), 1, 2)
-    assert greedy.strategy == Greedy()
+    settings = WritingConfig(strategy="beam", samples=3, beam_width=6, min_tokens=2)
+    found = written_titles(load_generator(writing_run), ["Some text about food", "Another text"], settings)
+    assert len(found.titles) == 2
+    assert (seen[0].strategy, seen[0].samples, seen[0].constraints.min_tokens) == (Beam(width=6), 3, 2)
 
 
 def test_before_training_an_adapted_writer_is_its_checkpoint(tiny_run: Path, tmp_path: Path) -> None:

@@ -29,6 +29,20 @@ def test_interest_decides_among_equals() -> None:
     assert order(ranked(["a", "b", "c"], [0.1, 0.9, 0.5])) == ["b", "c", "a"]
 
 
+def test_for_a_reader_who_has_read_nothing_the_text_that_says_what_others_say_stands_first() -> None:
+    texts = [
+        "Mayor quits",
+        "Storm closes schools",
+        "Storm closes schools in May",
+        "Schools closed by storm in Ohio",
+    ]
+    assert order(ranked(texts, [0.9, 0.1, 0.2, 0.3], tf.constant([["", ""]])))[0] == texts[2]
+    assert order(ranked(texts, [0.9, 0.1, 0.2, 0.3], tf.constant([["A title", ""]])))[0] == texts[0]
+    # Of texts that agree alike the likelier one, and one text alone is no matter.
+    assert order(ranked(["a", "b"], [0.5, 0.1], tf.constant([[""]]), log_probability=[-2.0, -1.0]))[0] == "b"
+    assert order(ranked(["a"], [0.5], tf.constant([[""]]))) == ["a"]
+
+
 def test_the_likelier_of_equally_interesting_texts_stands_in_front() -> None:
     assert order(ranked(["a", "b"], [0.5, 0.5], log_probability=[-4.0, -2.5])) == ["b", "a"]
 
