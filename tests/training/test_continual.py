@@ -32,7 +32,7 @@ from genre_tf.config import (
 )
 from genre_tf.data.mind import read_split
 from genre_tf.data.moment_pool import moment
-from genre_tf.data.prepared import file_fingerprint, read_articles
+from genre_tf.data.prepared import read_articles
 from genre_tf.errors import FailureError, InputError, StoppedError
 from genre_tf.models.checkpoint import (
     WEIGHTS_FILE,
@@ -172,7 +172,6 @@ def test_every_stage_starts_at_the_weights_of_the_earlier_run(earlier: Path, lat
     )
     assert np.corrcoef(old, new)[0, 1] > 0.9
     old, new = (json.loads((run / "generation" / "genre_tf.json").read_text()) for run in (earlier, later))
-    assert new.pop("towers") == file_fingerprint(later / "retrieval" / WEIGHTS_FILE)  # its own run's
     assert new == old
 
 
