@@ -40,7 +40,10 @@ def writer(tmp_path_factory: Any) -> WritingGraph:
 
 @pytest.fixture(scope="module")
 def write(writer: WritingGraph) -> Any:
-    @tf.function(autograph=False)
+    text = tf.TensorSpec([None], tf.string)
+    specs = [text, text, text, tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int32)]
+
+    @tf.function(input_signature=specs, autograph=False)
     def run(history: Any, source: Any, kind: Any, seed: Any, long: Any) -> Written:
         def interest(text: Any) -> Any:
             return tf.cast(tf.strings.length(text), tf.float32) / 100.0
@@ -156,8 +159,7 @@ def decoded(writer: WritingGraph, settings: WritingConfig) -> tuple[Any, list[st
     other = copy.copy(writer)
     other.options = writer_options(settings, writer.prompts)
     columns = [tf.constant(column) for column in (HISTORY, SOURCE, KIND)]
-    decode = tf.function(other.decode, autograph=False)
-    ids = decode(*columns, tf.range(4, dtype=tf.int64)).ids
+    ids = other.decode(*columns, tf.range(4, dtype=tf.int64)).ids
     texts = writer.prompts.tokenizer.decode(tf.reshape(ids, [-1, ids.shape[2]])).numpy()
     return ids.numpy(), [text.decode() for text in texts]
 
