@@ -21,7 +21,6 @@ from genre_tf.export.contract_file import read_contract
 from genre_tf.export.exporting import ExportOptions, export_run
 from genre_tf.export.pool import read_pool
 from genre_tf.export.requests import PARITY_FILE, read_exchanges
-from genre_tf.funnel.rules import Rules
 from genre_tf.models.checkpoint import (
     load_news_encoder,
     ranker_of,
@@ -35,8 +34,7 @@ from genre_tf.models.text_model import save_own_weights
 from genre_tf.synth.newsroom import write_newsroom
 from genre_tf.synth.settings import NewsroomSettings
 
-RULES = Rules(max_per_category=2, diversity=0.6)
-OPTIONS = ExportOptions(k=3, retrieve=20, batch_sizes=(1, 2), allow_poor_writer=True, rules=RULES)
+OPTIONS = ExportOptions(k=3, retrieve=20, batch_sizes=(1, 2), allow_poor_writer=True)
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +91,7 @@ def test_a_run_becomes_two_verified_servables(run, data, tmp_path):
     contract = read_contract(published[0][0])
     sizes = dict(contract["sizes"])
     assert sizes.pop("max_age_hours") >= 24  # learned from the clicks of the run's log
-    expected = {"max_history": 50, "k": 3, "retrieve": 20, "articles": 120, "index": "exact"}
-    assert sizes == {**expected, "max_per_category": 2, "diversity": 0.6}
+    assert sizes == {"max_history": 50, "k": 3, "retrieve": 20, "articles": 120, "index": "exact"}
     assert any("articles may be recommended: up to" in line for line in said)
     assert contract["signatures"]["recommend"]["outputs"]["title"] == {"dtype": "string", "shape": [None, 3]}
     written_with = read_contract(published[1][0])
