@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ from genre_tf.errors import InputError
 from genre_tf.training import run_folder
 
 ROWS = "\t".join(["N{0}", "sports", "tennis", "title number {0}", "", "", "[]", "[]"])
+
+
+def _process(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "genre_tf.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
@@ -37,16 +43,18 @@ def _refused(found: "subprocess.CompletedProcess[str]", *said: str) -> None:
     assert not found.stdout
 
 
-def test_wrong_paths_and_names(tmp_path, data, genre):
+def test_wrong_paths_and_names(tmp_path, data):
     run = tmp_path / "run"
     _refused(
-        genre("train", "all", "--data", tmp_path / "gone", "--run", run), "holds no train folder", "gone"
+        _process("train", "all", "--data", tmp_path / "gone", "--run", run), "holds no train folder", "gone"
     )
-    _refused(genre("train", "everything", "--data", data, "--run", run), "everything", "retrieval")
-    _refused(genre("train", "all", "--data", data, "--run", run, "--epoch", "3"), "--epoch", "--epochs")
+    _refused(_process("train", "everything", "--data", data, "--run", run), "everything", "retrieval")
+    _refused(_process("train", "all", "--data", data, "--run", run, "--epoch", "3"), "--epoch", "--epochs")
     toml = tmp_path / "mine.toml"
     toml.write_text("[news]\nbackbon = 'tiny'\n")
-    _refused(genre("train", "all", "--data", data, "--run", run, "--config", toml), "unknown key 'backbon'")
+    _refused(
+        _process("train", "all", "--data", data, "--run", run, "--config", toml), "unknown key 'backbon'"
+    )
     assert not run.exists()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from genre_tf.config import read_config
 from genre_tf.data.articles import PUBLISHED_UNKNOWN
@@ -13,11 +14,9 @@ from genre_tf.errors import InputError
 from genre_tf.evaluation.scored_log import read_log, slice_masks
 from genre_tf.evaluation.scoring import load_scorers
 from genre_tf.evaluation.whole_pool import POOL_RULES, Moments, PoolAnswers, pool_report
-from genre_tf.export.servables import new_recommender
+from genre_tf.export.servables import new_recommender, write_recommender
 from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels
-
-from ..export.conftest import ask_directly
 
 RULES = Rules(max_age_hours=1000.0)
 
@@ -46,14 +45,18 @@ def test_the_evaluated_answer_is_that_of_an_export_with_the_same_counters(world,
         retrieve=300,
         rules=RULES,
     )
+    write_recommender(recommender, tmp_path / "1")
     histories = [" ".join(impression.history) for impression in log.split.impressions[:12]]
     evaluated = [answers.served(history) for history in histories]
-    ask = ask_directly(recommender)
-    for history, (rows, scores) in zip(histories, evaluated, strict=True):
-        served = ask("recommend", history=[history])
-        ids = [log.table.news_ids[row] if row >= 0 else "" for row in rows]
-        assert ids == [one.decode() for one in served["news_id"][0]]
-        np.testing.assert_allclose(scores, served["score"][0], atol=1e-5)
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(tmp_path / "1"))
+        signature = graph.signature_def["recommend"]
+        outputs = {name: info.name for name, info in signature.outputs.items()}
+        for history, (rows, scores) in zip(histories, evaluated, strict=True):
+            served = session.run(outputs, {signature.inputs["history"].name: [history.encode()]})
+            ids = [log.table.news_ids[row] if row >= 0 else "" for row in rows]
+            assert ids == [one.decode() for one in served["news_id"][0]]
+            np.testing.assert_allclose(scores, served["score"][0], atol=1e-5)
 
 
 @pytest.fixture(scope="module")

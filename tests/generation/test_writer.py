@@ -40,10 +40,7 @@ def writer(tmp_path_factory: Any) -> WritingGraph:
 
 @pytest.fixture(scope="module")
 def write(writer: WritingGraph) -> Any:
-    text = tf.TensorSpec([None], tf.string)
-    specs = [text, text, text, tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int32)]
-
-    @tf.function(input_signature=specs, autograph=False)
+    @tf.function(autograph=False)
     def run(history: Any, source: Any, kind: Any, seed: Any, long: Any) -> Written:
         def interest(text: Any) -> Any:
             return tf.cast(tf.strings.length(text), tf.float32) / 100.0
