@@ -52,7 +52,11 @@ def write_saved_model(
         archive.track(resource)
     for name, (function, inputs) in signatures.items():
         specs = [tf.TensorSpec([None], dtype, key) for key, dtype in inputs.items()]
-        archive.add_endpoint(name, function, specs)
+        # As `add_endpoint`, with the traced function: saving would trace any other function a second time.
+        concrete = tf.function(function, specs, autograph=False).get_concrete_function()
+        setattr(archive._tf_trackable, name, concrete)
+        archive._endpoint_signatures[name] = specs
+        archive._endpoint_names.append(name)
     for name, module in (attached or {}).items():
         # Keras stores only variables and tables of what it tracks; this also stores names and functions.
         setattr(archive._tf_trackable, name, module)

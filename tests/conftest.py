@@ -25,7 +25,7 @@ if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usa
 # are replayed, and commands served, in processes that do optimize, and sessions in this one do too.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
-DAYS = 7
+DAYS = 6
 TESTS = Path(__file__).parent
 SHARED = TESTS.parents[1] / "shared"
 # Files that take more than about five seconds (`pytest --durations=0`), those first whose fixtures do: begun
@@ -34,7 +34,7 @@ SLOW_FILES = TESTS.joinpath("slow_files.txt").read_text("utf-8").split()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--day", type=int, help="Of the proofs, run the files of one day in seven: 0 to 6.")
+    parser.addoption("--day", type=int, help="Of the proofs, run the files of one day in six: 0 to 5.")
 
 
 def pytest_configure(config: pytest.Config) -> None:

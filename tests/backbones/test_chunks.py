@@ -1,5 +1,6 @@
 """Rows a chunk at a time: values and gradients of all at once, the same dropout in the second pass."""
 
+import functools
 from typing import Any
 
 import keras
@@ -25,6 +26,7 @@ def _upper(mode: str, dropout: float) -> tuple[Any, Any]:
     return upper, IDS if upper.embeddings is not None else tf.random.stateless_normal([5, 5, 32], [1, 2])
 
 
+@functools.cache
 def _two_steps(mode: str, size: int, dropout: float, jit_compile: bool = False) -> list[np.ndarray]:
     """Loss and gradients of two steps; size 0: all rows at once."""
     upper, given = _upper(mode, dropout)
@@ -50,7 +52,7 @@ def _two_steps(mode: str, size: int, dropout: float, jit_compile: bool = False) 
 
 
 @pytest.mark.parametrize("mode", ["all", "last 1", "lora 4 last 1"])
-@pytest.mark.parametrize("size", [1, 2, 5, 8])
+@pytest.mark.parametrize("size", [1, 2, 8])
 def test_values_and_gradients_equal_those_of_all_rows_at_once(mode: str, size: int) -> None:
     whole, parts = (_two_steps(mode, rows, dropout=0.0) for rows in (0, size))
     assert len(whole) == len(parts) >= 10

@@ -71,7 +71,7 @@ def test_skipped_rows_are_told(tiny_run: Path, tiny_data: Path, tmp_path: Path) 
     with (tmp_path / "dev" / "behaviors.tsv").open("a") as log:
         log.write("half a row\n")
     said: list[str] = []
-    options = EvaluationOptions(models="two_tower", before=False, max_bad_rows=1)
+    options = EvaluationOptions(models="two_tower", before=False, max_bad_rows=1, pool="none")
     evaluate_run(tiny_run, tmp_path, "dev", options, said.append)
     assert "30 impressions of dev (bad rows skipped: 1; first: " in said[0]
     assert "behaviors.tsv:31" in said[0]
@@ -108,9 +108,8 @@ def test_readers_for_whom_nothing_was_written_are_scored_as_they_are(tiny_run: P
 
 
 def test_only_the_models_that_were_asked_for_are_measured(tiny_run: Path, tiny_data: Path) -> None:
-    report = evaluate_run(
-        tiny_run, tiny_data, "dev", EvaluationOptions(models="ranker", before=False), say=quiet
-    )
+    options = EvaluationOptions(models="ranker", before=False, pool="none")
+    report = evaluate_run(tiny_run, tiny_data, "dev", options, say=quiet)
     assert set(report["models"]) == {"ranker"}
     assert report["before"] == {"models": {}, "retrieval": {}, "generation": {}, "pool": {}}
     assert report["retrieval"] == {}
@@ -119,7 +118,8 @@ def test_only_the_models_that_were_asked_for_are_measured(tiny_run: Path, tiny_d
 def test_a_run_whose_backbone_is_wholly_trained_is_measured_too(
     build_run: Callable[[Path, str], Path], tiny_data: Path, tmp_path: Path
 ) -> None:
-    report = evaluate_run(build_run(tmp_path, "all"), tiny_data, "dev", say=quiet)
+    options = EvaluationOptions(pool="none")
+    report = evaluate_run(build_run(tmp_path, "all"), tiny_data, "dev", options, say=quiet)
     assert report["models"] == report["before"]["models"]
 
 
@@ -171,7 +171,7 @@ def test_a_stage_that_was_not_trained_is_named_with_its_remedy(
     shutil.rmtree(run / "ranking")
     with pytest.raises(InputError, match="genre train ranking"):
         evaluate_run(run, tiny_data, "dev", EvaluationOptions(models="ranker"), say=quiet)
-    report = evaluate_run(run, tiny_data, "dev", EvaluationOptions(before=False), say=quiet)
+    report = evaluate_run(run, tiny_data, "dev", EvaluationOptions(before=False, pool="none"), say=quiet)
     assert set(report["models"]) == {"two_tower"}
     shutil.rmtree(run / "retrieval")
     with pytest.raises(InputError, match="genre train all"):

@@ -1,16 +1,19 @@
 """Small servables for tests: one of a single layer, complete with assets.extra, and tiny random models."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from genre_tf.config import NewsConfig, RunConfig
-from genre_tf.contract import WARMUP_FILE
+from genre_tf.contract import COUNTED, RECOMMENDER, SIGNATURES, WARMUP_FILE
 from genre_tf.data.counters import COUNTERS
 from genre_tf.export import contract_file, requests
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.servables import recommender_servable, write_version
+from genre_tf.export.verification import FreshProcess
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.served_models import ServedModels
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
@@ -128,6 +131,21 @@ def ask(exported, open_session):
     return open_session(exported)
 
 
+class NoProcess(FreshProcess):
+    """Answers nothing: for a refresh whose answers a test asks for by itself, or that is refused."""
+
+    def __init__(self, only=COUNTED):
+        self.only = only
+
+    def read_graph(self, version):
+        pass
+
+    load = ask = read_graph
+
+    def answers(self):
+        return [], []
+
+
 @pytest.fixture(scope="session")
 def open_session():
     """Load a SavedModel by session, as TensorFlow Serving does, and ask it."""
@@ -149,6 +167,22 @@ def open_session():
     yield ask_of
     for session in sessions:
         session.close()
+
+
+def ask_directly(recommender):
+    """Ask the functions of a recommender as graphs, without the time that an export takes."""
+
+    @functools.cache
+    def graph(signature):
+        specs = [tf.TensorSpec([None], of.dtype) for of in SIGNATURES[RECOMMENDER][signature].inputs]
+        return tf.function(getattr(recommender, signature), specs, autograph=False)
+
+    def ask(signature, **inputs):
+        names = SIGNATURES[RECOMMENDER][signature].input_names
+        answer = graph(signature)(*(tf.constant(feed(inputs[name])) for name in names))
+        return {name: tensor.numpy() for name, tensor in answer.items()}
+
+    return ask
 
 
 def feed(rows):

@@ -24,6 +24,8 @@ from genre_tf.export.servables import recommender_servable, write_version
 from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels
 
+from .conftest import NoProcess
+
 SIZES = {"max_history": 5, "k": 12, "retrieve": 40}
 START = datetime(2025, 3, 3)
 STALE, READ, YOUNG = "N1 N2 N3 N4", "N5 N6", "N7 N8 N9 N10"
@@ -92,7 +94,8 @@ def served(models, tmp_path_factory):
 @pytest.fixture(scope="module")
 def expired(served):
     """The second version: an age limit of 48 hours, and N10 withdrawn."""
-    return refresh(served, Changes(expire=48.0, withdraw=frozenset(["N10", "nobody"])), print)
+    changes = Changes(expire=48.0, withdraw=frozenset(["N10", "nobody"]))
+    return refresh(served, changes, print, fresh=NoProcess())
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +103,7 @@ def later(served, expired, tmp_path_factory):
     """The third version, of hour 111: an hour after the embargo of N11 has ended."""
     log = tmp_path_factory.mktemp("later") / "behaviors.tsv"
     log.write_text(f"1\tU\t{START + timedelta(hours=111):%m/%d/%Y %I:%M:%S %p}\t\tN7-1 N8-0\n")
-    return refresh(served, Changes(behaviors=log), print)
+    return refresh(served, Changes(behaviors=log), print, fresh=NoProcess())
 
 
 @pytest.fixture(scope="module")

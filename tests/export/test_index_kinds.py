@@ -6,11 +6,9 @@ import tensorflow as tf
 
 from genre_tf.contract import RECOMMENDER, SIGNATURES
 from genre_tf.errors import InputError
-from genre_tf.export.contract_file import read_contract
-from genre_tf.export.publishing import publish, staged
 from genre_tf.export.replay import compare
 from genre_tf.export.requests import Exchange, as_bytes, recorded_requests
-from genre_tf.export.servables import new_recommender, recommender_servable, write_version
+from genre_tf.export.servables import new_recommender, recommender_servable
 from genre_tf.funnel.index import ArticleIndex, may_be_found, read_catalogue
 from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.search import (
@@ -22,6 +20,7 @@ from genre_tf.funnel.search import (
 )
 from genre_tf.funnel.served_models import ServedModels
 
+from .conftest import ask_directly
 from .reference import RecommenderReference
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
@@ -31,19 +30,10 @@ INDEXED = ("recommend", "recommend_live", "recommend_text", "score", "embed_user
 
 
 @pytest.fixture(scope="module")
-def served(models, catalogue, tmp_path_factory):
-    """MODELS/genre_recommender/1, which looks into 4 of some 14 blocks; never changed."""
+def ask_few(models, catalogue, tmp_path_factory):
+    """Ask a recommender that looks into 4 of some 14 blocks; `test_refreshed_partitions.py` exports one."""
     folder = tmp_path_factory.mktemp("partitioned")
-    servable = recommender_servable(ServedModels(*models), catalogue, folder, **SIZES, partitioned=FEW)
-    with staged(folder / "models" / servable.name) as version:
-        write_version(servable, version, {}, (1, 2))
-        publish(version)
-    return folder / "models"
-
-
-@pytest.fixture(scope="module")
-def ask_first(served, open_session):
-    return open_session(served / "genre_recommender" / "1")
+    return ask_directly(new_recommender(ServedModels(*models), catalogue, folder, **SIZES, partitioned=FEW))
 
 
 def asked(recommender, request):
@@ -69,14 +59,12 @@ def test_where_all_blocks_are_looked_into_the_funnel_answers_as_with_the_exact_i
         assert compare(exact, parted)[1] == [], (request.signature, request.case)
 
 
-def test_an_exported_search_in_few_blocks_answers_as_the_reference(
-    ask_first, models, catalogue, bias, tmp_path
-):
+def test_a_search_in_few_blocks_answers_as_the_reference(ask_few, models, catalogue, bias, tmp_path):
     index = ArticleIndex(catalogue, bias, tmp_path / "ids.txt", partitioned=FEW)
     reference = RecommenderReference(ServedModels(*models), catalogue, **SIZES, searched=index.nearest)
     everywhere = RecommenderReference(ServedModels(*models), catalogue, **SIZES)
     rows = {"history": as_bytes([f"N{one} N{one + 7}" for one in range(1, 60, 3)])}
-    answer = ask_first("recommend", **{name: list(values) for name, values in rows.items()})
+    answer = ask_few("recommend", **{name: list(values) for name, values in rows.items()})
     expected, exact = (
         side.answer(Exchange("recommend", "", rows)).outputs for side in (reference, everywhere)
     )
@@ -84,10 +72,10 @@ def test_an_exported_search_in_few_blocks_answers_as_the_reference(
     assert compare(exact, answer)[1] != []  # 32 of 99 articles at most were looked at
 
 
-def test_what_was_read_is_never_recommended(ask_first, catalogue):
+def test_what_was_read_is_never_recommended(ask_few, catalogue):
     everyone = [f"N{one}" for one in range(1, len(catalogue.news_ids))]
     for read in (everyone[:40], everyone[30:], everyone):
-        shown = ask_first("recommend", history=[" ".join(read), ""])["news_id"]
+        shown = ask_few("recommend", history=[" ".join(read), ""])["news_id"]
         assert not {one.decode() for one in shown[0]} & set(read)
         assert (shown[1] != b"").all()
 
@@ -136,8 +124,9 @@ def test_the_vectors_are_held_once_and_read_back(catalogue, bias, tmp_path, part
     assert held == ["matrix" if partitioned is None else "blocks"]
 
 
-def test_the_contract_tells_the_kind_of_index(served, catalogue, bias, tmp_path):
-    sizes = read_contract(served / "genre_recommender" / "1")["sizes"]
+def test_the_contract_tells_the_kind_of_index(models, catalogue, bias, tmp_path):
+    servable = recommender_servable(ServedModels(*models), catalogue, tmp_path, **SIZES, partitioned=FEW)
+    sizes = servable.sizes
     assert {name: sizes[name] for name in ("index", "probes", "block")} == {
         "index": "partitioned",
         "probes": 4,

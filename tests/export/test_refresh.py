@@ -1,10 +1,7 @@
 """From a served index to the next one, without training and without the run."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -32,6 +29,8 @@ from genre_tf.funnel.served_models import ServedModels
 from genre_tf.serving.operations.configuration import write_configuration
 from genre_tf.serving.operations.version_choice import roll_back
 
+from ..cli.conftest import genre  # noqa: F401  (fixture)
+from .conftest import NoProcess
 from .reference import RecommenderReference
 
 SIZES = {"max_history": 5, "k": 5, "retrieve": 20}
@@ -241,7 +240,8 @@ def test_where_nothing_changes_no_version_appears(served, refreshed, tmp_path, c
 
 
 def test_after_a_rollback_the_served_version_is_refreshed(served, refreshed, first, tmp_path, monkeypatch):
-    assert refresh(served, Changes(news=news_file(tmp_path, OLD)), print, base=1).version == first
+    changes = Changes(news=news_file(tmp_path, OLD))
+    assert refresh(served, changes, print, base=1, fresh=NoProcess(())).version == first
     with pytest.raises(InputError, match=r"no version 9 in .*published: 1, 2"):
         refresh(served, Changes(expire=1.0), print, base=9)
     models, asked = tmp_path / "models", []
@@ -262,11 +262,10 @@ def test_after_a_rollback_the_served_version_is_refreshed(served, refreshed, fir
     assert asked == [(None, None), (2, (1, 2, 4)), (1, (1, 2, 4)), (2, (1, 2, 4))]
 
 
-def test_a_broken_news_file_ends_with_status_2_and_leaves_nothing(served, refreshed, tmp_path):
+def test_a_broken_news_file_ends_with_status_2_and_leaves_nothing(served, refreshed, tmp_path, genre):  # noqa: F811
     broken = tmp_path / "news.tsv"
     broken.write_text("N90\tsports\tonly three columns\n")
-    command = [sys.executable, "-m", "genre_tf.cli.main", "refresh", str(served), "--news", str(broken)]
-    found = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
+    found = genre("refresh", served, "--news", broken)
     assert found.returncode == 2 and "news.tsv:1" in found.stderr and "Traceback" not in found.stderr
     assert sorted(entry.name for entry in refreshed.version.parent.iterdir()) == ["1", "2"]
 
@@ -281,26 +280,29 @@ def test_what_does_not_verify_is_not_published(served, refreshed, tmp_path, monk
     monkeypatch.setattr(refreshing, "verify_version", lambda *_: Failed())
     news = news_file(tmp_path, [article(99)])
     with pytest.raises(FailureError, match="not published: recommend: wrong"):
-        refresh(served, Changes(news=news), print)
+        refresh(served, Changes(news=news), print, fresh=NoProcess(()))
     assert sorted(entry.name for entry in refreshed.version.parent.iterdir()) == ["1", "2"]
 
 
 def test_wrong_input_is_told(served, refreshed, tmp_path):
+    def refreshed_by(models, changes):
+        refresh(models, changes, print, fresh=NoProcess())
+
     with pytest.raises(InputError, match="nothing to refresh"):
         Changes()
     with pytest.raises(InputError, match="no version of genre_recommender"):
-        refresh(tmp_path, Changes(expire=1.0), print)
+        refreshed_by(tmp_path, Changes(expire=1.0))
     with pytest.raises(InputError, match="none of the 52 articles may be recommended"):
         log = behaviors_file(tmp_path, [impression(500, (30, 999), (999,))])
-        refresh(served, Changes(expire=datetime(2100, 1, 1), behaviors=log), print)
+        refreshed_by(served, Changes(expire=datetime(2100, 1, 1), behaviors=log))
     with pytest.raises(InputError, match="already counted up to then"):
-        refresh(served, Changes(behaviors=behaviors_file(tmp_path, [impression(0, (30, 31), (30,))])), print)
+        refreshed_by(served, Changes(behaviors=behaviors_file(tmp_path, [impression(0, (30, 31), (30,))])))
     with pytest.raises(InputError, match="shows none of"):
-        refresh(served, Changes(behaviors=behaviors_file(tmp_path, [impression(99, (999,), (999,))])), print)
+        refreshed_by(served, Changes(behaviors=behaviors_file(tmp_path, [impression(99, (999,), (999,))])))
     with pytest.raises(InputError, match="has no labels"):
         unlabelled = tmp_path / "unlabelled.tsv"
         unlabelled.write_text("1\tU1\t11/20/2019 9:00:00 AM\tN1\tN30 N31\n")
-        refresh(served, Changes(behaviors=unlabelled), print)
+        refreshed_by(served, Changes(behaviors=unlabelled))
 
 
 def test_counters_alone_are_verified_where_they_count_and_all_answers_stay_true(

@@ -9,9 +9,11 @@ import tensorflow as tf
 from genre_tf.contract import MOST_LIVE
 from genre_tf.data.counters import COUNTERS
 from genre_tf.export import replay
-from genre_tf.export.servables import new_recommender, write_recommender
+from genre_tf.export.servables import new_recommender
 from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels
+
+from ..export.conftest import ask_directly
 
 SIZES = {"max_history": 50, "k": 10, "retrieve": 30}
 LIMITED = Rules(max_age_hours=100, exploration=0.5)
@@ -61,12 +63,9 @@ def refreshed(catalogue):
 
 
 @pytest.fixture(scope="module")
-def ask_limited(models, catalogue, tmp_path_factory, open_session):
+def ask_limited(models, catalogue, tmp_path_factory):
     folder = tmp_path_factory.mktemp("limited")
-    write_recommender(
-        new_recommender(ServedModels(*models), catalogue, folder, **SIZES, rules=LIMITED), folder / "1"
-    )
-    return open_session(folder / "1")
+    return ask_directly(new_recommender(ServedModels(*models), catalogue, folder, **SIZES, rules=LIMITED))
 
 
 @pytest.mark.parametrize("rules", [Rules(), LIMITED])

@@ -101,7 +101,7 @@ def test_drafts_change_no_text(strategy: Any, layers: LanguageLayers) -> None:
     options = DecodeOptions(samples=2, strategy=strategy)
 
     def write(options: DecodeOptions, sources: Any) -> Any:
-        return tf.function(decode, autograph=False)(
+        return decode(
             model, model.embed(ids), mask, seeds=tf.constant([1, 2, 3], tf.int64), end_id=END, max_tokens=14,
             options=options, copy_from=sources,
         )  # fmt: skip
@@ -138,7 +138,6 @@ def test_padding_and_company_do_not_change_a_row(layers: LanguageLayers) -> None
     model = CachedDecoder(layers)
     options = DecodeOptions(samples=3, strategy=Sample(top_k=10))
 
-    @tf.function(reduce_retracing=True, autograph=False)
     def write(ids: tf.Tensor, mask: tf.Tensor, seeds: tf.Tensor) -> Any:
         embeddings = model.embed(ids)
         return decode(model, embeddings, mask, seeds=seeds, end_id=END, max_tokens=12, options=options)

@@ -156,8 +156,7 @@ def decoded(writer: WritingGraph, settings: WritingConfig) -> tuple[Any, list[st
     other = copy.copy(writer)
     other.options = writer_options(settings, writer.prompts)
     columns = [tf.constant(column) for column in (HISTORY, SOURCE, KIND)]
-    decode = tf.function(other.decode, autograph=False)
-    ids = decode(*columns, tf.range(4, dtype=tf.int64)).ids
+    ids = other.decode(*columns, tf.range(4, dtype=tf.int64)).ids
     texts = writer.prompts.tokenizer.decode(tf.reshape(ids, [-1, ids.shape[2]])).numpy()
     return ids.numpy(), [text.decode() for text in texts]
 
