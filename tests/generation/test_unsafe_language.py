@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from genre_tf.generation.unsafe_language import Sentence, default_unsafe_language, learn, read_sentences
+from genre_tf.generation.unsafe_language import (
+    Sentence,
+    default_unsafe_language,
+    held_out_logits,
+    read_sentences,
+)
 
 HERE = Path(__file__).parent
 
@@ -15,7 +20,7 @@ def is_unsafe(*texts: str) -> list[bool]:
     return tf.function(default_unsafe_language().is_unsafe)(tf.constant(texts)).numpy().tolist()
 
 
-@pytest.fixture(scope="module", params=["safety_sentences.tsv", "safety_sentences_second.tsv"])
+@pytest.fixture(scope="module", params=["safety_sentences.tsv", "safety_sentences_varied.tsv"])
 def judged(request: pytest.FixtureRequest) -> dict[tuple[str, str], float]:
     """Share of the sentences of each language and label that are called unsafe."""
     lines = (HERE / request.param).read_text("utf-8").splitlines()[1:]
@@ -47,8 +52,8 @@ def test_half_of_what_is_learned_is_safe_and_no_text_has_two_labels(
 
 
 def test_kinds_of_phrasing_that_were_not_learned_are_told_apart(sentences: list[Sentence]) -> None:
-    model, held_out = learn(sentences)
-    called, unsafe = held_out >= model.threshold, np.array([one.unsafe for one in sentences])
+    called = held_out_logits(sentences) >= default_unsafe_language().threshold
+    unsafe = np.array([one.unsafe for one in sentences])
     for language in ("en", "zh"):
         there = np.array([one.language == language for one in sentences])
         assert called[there & unsafe].mean() > 0.75
@@ -83,6 +88,11 @@ def test_shape_is_kept_and_neighbours_change_nothing() -> None:
     assert model.is_unsafe(texts).numpy().tolist() == [[True, False], [False, True]]
     alone = [float(model.logits(tf.constant([text]))[0]) for text in texts.numpy().ravel()]
     np.testing.assert_allclose(model.logits(texts).numpy().ravel(), alone, atol=1e-5)
+
+
+def test_words_are_also_found_in_their_forms() -> None:
+    texts = ["how to poison a man and hide the corpse", "poisoning a man and hiding the corpse: how to"]
+    assert is_unsafe(*texts) == [True, True]
 
 
 def test_no_texts_have_no_logits() -> None:
