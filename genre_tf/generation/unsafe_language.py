@@ -58,7 +58,7 @@ def _classes() -> tuple[tuple[str, str, bool], ...]:
 
 
 def _expression(entry: str) -> str:
-    """RE2 expression of an English entry; a word of at least four letters also in its forms with -s and -ing."""
+    """RE2 expression of an English entry; a word of four letters or more also with -s and -ing."""
     escaped = re.escape(entry).replace(r"\*", r"\w*").replace(r"\ ", r"\s+").replace("'", "['’]")
     if not re.fullmatch("[a-z]{3,}[a-rt-z]", entry):
         return escaped
