@@ -20,7 +20,7 @@ from genre_tf.evaluation.whole_pool import learned_limit
 from genre_tf.evaluation.writer_gate import checked_writer, require_quality
 from genre_tf.export.contract_file import files_fingerprint
 from genre_tf.export.generator import generator_servable
-from genre_tf.export.pool import Pool, build_catalogue, read_pool
+from genre_tf.export.pool import FLAGGED, Pool, build_catalogue, flagged_articles, read_pool
 from genre_tf.export.publishing import check_models_path, publish, staged
 from genre_tf.export.servables import Servable, recommender_servable, write_version
 from genre_tf.export.verification import Verification, require_passed, verify_version
@@ -205,10 +205,17 @@ def _servables(source: _Source, scratch: Path, report: Report) -> Iterator[Serva
     models = ServedModels(source.two_tower, source.ranker)
     catalogue = build_catalogue(models, pool.table, pool.counters)
     limit = options.rules.max_age_hours
-    shown = int(may_be_found(catalogue, limit).sum())
+    shown = may_be_found(catalogue, limit)
     age = "of any age" if limit is None else f"up to {limit:g} hours old, or still clicked (--max-age-hours)"
-    report(f"{shown} of {len(pool.table) - 1} articles may be recommended: {age}")
-    yield recommender_servable(
+    report(f"{shown.sum()} of {len(pool.table) - 1} articles may be recommended: {age}")
+    flagged = flagged_articles(catalogue, shown)
+    if flagged:
+        example = catalogue.titles[catalogue.news_ids.index(flagged[0])]
+        report(
+            f"{len(flagged)} of their titles may be unsafe, such as {flagged[0]} {example!r}: they are "
+            f"recommended, and are {FLAGGED} of contract.json; `genre refresh --withdraw` hides articles"
+        )
+    servable = recommender_servable(
         models,
         catalogue,
         scratch,
@@ -219,6 +226,7 @@ def _servables(source: _Source, scratch: Path, report: Report) -> Iterator[Serva
         partitioned=options.partitioned,
         as_of=pool.as_of,
     )
+    yield replace(servable, sources={**servable.sources, FLAGGED: flagged})
     if source.writer is not None:
         also = ", and this run's classifier" if source.classifier else ""
         report(f"safety: words, patterns and the default classifier{also}")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from genre_tf.contract import COUNTERS
 from genre_tf.data.articles import Article, ArticleTable
@@ -20,6 +21,12 @@ from genre_tf.errors import InputError
 from genre_tf.funnel.evidence import article_texts
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.served_models import encode_table
+from genre_tf.generation.unsafe_language import default_unsafe_language
+
+FLAGGED = "flagged_titles"
+"""Name, in contract.json, of the ids of articles whose titles may be unsafe."""
+
+_TITLES_AT_ONCE = 1_000
 
 _AGE_HOURS = COUNTERS.index("age_hours")
 _JUST_NOW_HOURS = 1e-3  # the age of a new article; above 0, because 0 means an unknown age
@@ -122,6 +129,17 @@ def build_catalogue(models: Any, table: ArticleTable, counters: Vectors) -> Cata
     return Catalogue(
         table.news_ids, titles, article_texts(table), *vectors, counters, table.categories, table.withdrawn
     )
+
+
+def flagged_articles(catalogue: Catalogue, shown: npt.NDArray[np.bool_]) -> list[str]:
+    """Ids of the articles among `shown`, bool [N], whose titles the default classifier calls unsafe."""
+    rows = np.flatnonzero(shown)
+    flagged: list[str] = []
+    for start in range(0, len(rows), _TITLES_AT_ONCE):
+        part = rows[start : start + _TITLES_AT_ONCE]
+        unsafe = default_unsafe_language().is_unsafe(tf.constant([catalogue.titles[row] for row in part]))
+        flagged += [catalogue.news_ids[row] for row in part[unsafe.numpy()]]
+    return flagged
 
 
 def with_articles(catalogue: Catalogue, new: Sequence[Article], vectors: Sequence[Vectors]) -> Catalogue:
