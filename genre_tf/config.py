@@ -272,8 +272,8 @@ class GenerationConfig(Section, section="generation"):
     # Share of rows with a reader that lose it: requests come without a reader too
     drop_reader: float = within(0.1, 0, 1)
     max_examples: int = within(0, 0)  # 0: all
-    # The most; takes a small writer seconds, and is stable to a few percent
-    validation_texts: int = within(400, 1)
+    # The most. They take SmolLM2 half a minute each time; the same ones are read, so that steps compare well
+    validation_texts: int = within(200, 1)
     # Held-out readers whose titles TensorBoard shows at each validation; 0: none
     shown_readers: int = within(4, 0, 100)
     writing: WritingConfig = WritingConfig()  # after training
