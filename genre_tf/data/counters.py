@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.data.articles import Article, Impression
-from genre_tf.data.mind import epoch_seconds, epoch_time
-from genre_tf.data.view_log import (
+from genre_tf.data.log_counters import (
     COUNTERS,
     COUNTS,
     UNKNOWN_TIME,
@@ -29,6 +28,7 @@ from genre_tf.data.view_log import (
     earliest,
     halved,
 )
+from genre_tf.data.mind import epoch_seconds, epoch_time
 from genre_tf.errors import InputError
 
 __all__ = ["COUNTERS", "Counters", "epoch_seconds", "epoch_time", "impression_counters"]

@@ -5,12 +5,12 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from genre_tf.data import view_log
+from genre_tf.data import log_counters
 from genre_tf.data.articles import Article, ArticleTable, Impression
 from genre_tf.data.click_log import block_of
 from genre_tf.data.columns import ImpressionColumns
 from genre_tf.data.counters import Counters, impression_counters
-from genre_tf.data.view_log import ColumnLog
+from genre_tf.data.log_counters import LogCounters
 
 NAMES = "abcdefgh"
 TABLE = ArticleTable(Article(name, "", "", name, "") for name in NAMES + "unseen")
@@ -32,7 +32,7 @@ def counted(log, table=TABLE, earlier=None):
     """The counters before each impression, and those at the end of the log."""
     earlier = earlier or Counters()
     columns = ImpressionColumns([block_of(log, table, 50)])
-    hourly = ColumnLog(columns, len(table), earlier.state(table.news_ids), table.published)
+    hourly = LogCounters(columns, len(table), earlier.state(table.news_ids), table.published)
     for numbers, known in hourly.known():
         columns.fill_counters(numbers, known)
     after = earlier.copy()
@@ -41,7 +41,7 @@ def counted(log, table=TABLE, earlier=None):
 
 
 def test_every_impression_knows_the_same_past(monkeypatch):
-    monkeypatch.setattr(view_log, "_GROUP_VIEWS", 40)
+    monkeypatch.setattr(log_counters, "_GROUP_VIEWS", 40)
     log, counters = shuffled_log(), Counters()
     expected = impression_counters(log, counters)
     found, after = counted(log)
@@ -53,11 +53,11 @@ def test_every_impression_knows_the_same_past(monkeypatch):
 
 def test_the_groups_of_hours_in_memory_do_not_matter(monkeypatch):
     columns = ImpressionColumns([block_of(shuffled_log(), TABLE, 50)])
-    whole = ColumnLog(columns, len(TABLE))
-    monkeypatch.setattr(view_log, "_GROUP_VIEWS", 30)
-    monkeypatch.setattr(view_log, "_GROUPS", 2)
-    monkeypatch.setattr(view_log, "_TOGETHER", 8)
-    parts = ColumnLog(columns, len(TABLE))
+    whole = LogCounters(columns, len(TABLE))
+    monkeypatch.setattr(log_counters, "_GROUP_VIEWS", 30)
+    monkeypatch.setattr(log_counters, "_GROUPS", 2)
+    monkeypatch.setattr(log_counters, "_TOGETHER", 8)
+    parts = LogCounters(columns, len(TABLE))
     random.Random(3).shuffle(seconds := [*range(0, 13 * 3600, 997)])
     for second in seconds:
         moment = int(columns.seconds.min()) + second
