@@ -44,7 +44,7 @@ def serve(
 
     Example: genre serve models
     """
-    from genre_tf.serving.operations.models_config import find_models
+    from genre_tf.export.models_config import find_models
 
     check_models_path(models)
     find_models(models)  # report a wrong folder before the slow import of TensorFlow

@@ -1,30 +1,22 @@
 """`genre serving-files`: the files that deploy exported models, with a reason for each setting and flag."""
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jinja2
 from google.protobuf import text_encoding
 
 from genre_tf.contract import GENERATOR
 from genre_tf.errors import InputError
 from genre_tf.export.contract_file import read_contract
-from genre_tf.export.publishing import versions
-from genre_tf.serving.client.channels import read_pem
-from genre_tf.serving.operations.configuration import (
-    BATCHING_NAME,
-    MONITORING_NAME,
-    MONITORING_TEMPLATE,
-    BatchingParameters,
-    render_batching,
-    rendered,
-    verbatim,
-)
-from genre_tf.serving.operations.models_config import (
+from genre_tf.export.models_config import (
     CONFIG_NAME,
     CONTAINER_FOLDER,
     NAME,
@@ -35,6 +27,15 @@ from genre_tf.serving.operations.models_config import (
     write_atomically,
     write_container_configs,
 )
+from genre_tf.export.publishing import versions
+from genre_tf.export.server_config import (
+    BATCHING_NAME,
+    MONITORING_NAME,
+    BatchingParameters,
+    render_batching,
+    template,
+)
+from genre_tf.serving.client.channels import read_pem
 
 GPU_BATCHING_NAME = "batching-gpu.config"
 SERVER_ERRORS = "UNAVAILABLE|INTERNAL|UNKNOWN|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED"
@@ -63,6 +64,33 @@ _SLOW_MS: Mapping[str, tuple[int, str]] = {
 }
 _SLOW_USUAL = (200, "A page waits for this: measure your own latency, and set the limit above it.")
 _BYTES_PER_GIB = 1 << 30
+
+
+def verbatim(template: str) -> str:
+    """A file of `templates/` as it is."""
+    return resources.files("genre_tf.serving.operations").joinpath("templates", template).read_text("utf-8")
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A file of `templates/`, such as `docker/Dockerfile`, with a value for every name in it."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(verbatim),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701  (no HTML: values are quoted by the filters below, or checked beforehand)
+    )
+    environment.filters["quoted"] = _quoted
+    # docker-compose replaces $NAME inside strings, Kubernetes $(NAME) inside the arguments of a container.
+    environment.filters["compose_quoted"] = lambda value: _quoted(value.replace("$", "$$"))
+    environment.filters["kubernetes_quoted"] = lambda value: _quoted(value.replace("$(", "$$("))
+    return environment.get_template(template).render(**values)
+
+
+def _quoted(value: str) -> str:
+    """A string for YAML; every JSON string is also a YAML string."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +166,7 @@ def _rendered_files(
     models: str, servables: list[dict[str, Any]], options: DeploymentOptions
 ) -> dict[str, str]:
     """Every file but models.config: path within the folder -> text."""
-    files = {f"config/{MONITORING_NAME}": verbatim(MONITORING_TEMPLATE)}
+    files = {f"config/{MONITORING_NAME}": template(MONITORING_NAME)}
     for servable in servables:
         arguments = []
         for gpu in (False, True):

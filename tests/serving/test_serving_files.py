@@ -16,9 +16,9 @@ from google.protobuf import text_format
 
 from genre_tf.cli.serve import serving_files
 from genre_tf.errors import InputError
-from genre_tf.serving.operations.configuration import BatchingParameters, write_configuration
+from genre_tf.export.models_config import edited, read_models_config
+from genre_tf.export.server_config import BatchingParameters, write_configuration
 from genre_tf.serving.operations.model_server import command
-from genre_tf.serving.operations.models_config import edited, read_models_config
 from genre_tf.serving.operations.serving_files import (
     DeploymentOptions,
     grpc_threads,
