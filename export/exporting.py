@@ -247,25 +247,11 @@ def _sources(run: Path, data: Sequence[Path]) -> dict[str, Any]:
     return {
         "config": asdict(read_config(run / "config.toml")),
         "trained_on": manifest["inputs"],
-        "articles_from": {name: files_fingerprint(folder) for name, folder in _told_apart(data).items()}
-        or {"prepared": manifest["article_table"]},
+        # Without their paths: servers and clients read the contract.
+        "articles_from": [files_fingerprint(folder) for folder in data] or [manifest["article_table"]],
         "weights": {stage: files_fingerprint(file) for stage, file in weights.items() if file.is_file()},
         "metrics": _metrics(run / "reports"),
     }
-
-
-def _told_apart(folders: Sequence[Path]) -> dict[str, Path]:
-    """Folders by the shortest ends of their paths that distinguish them: `mon/mind`, `tue/mind`.
-
-    Complete paths are not used: servers and clients read the contract, and they must not see the folders of
-    the exporting machine.
-    """
-    found = list(dict.fromkeys(folder.resolve() for folder in folders))
-    for length in range(1, max((len(folder.parts) for folder in found), default=0) + 1):
-        named = {"/".join(folder.parts[-length:]): folder for folder in found}
-        if len(named) == len(found):
-            return named
-    return {}
 
 
 def _metrics(reports: Path) -> dict[str, Any]:
