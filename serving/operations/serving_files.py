@@ -105,7 +105,6 @@ class DeploymentOptions:
     min_replicas: int = 2  # while one is moved or loads, the other answers
     max_replicas: int = 10
     gpu: bool = False  # for Kubernetes; docker compose has a second file for it
-    bfloat16: bool = False  # multiply float32 matrices in bfloat16 if the CPU can (AMX, AVX512_BF16)
     tls: bool = False  # TLS for gRPC, by ssl.config
 
     def __post_init__(self) -> None:
@@ -188,7 +187,6 @@ def _rendered_files(
                     batching=batching,
                     monitoring_file=f"{CONFIG_FOLDER}/{MONITORING_NAME}",
                     container=options,
-                    bfloat16=options.bfloat16 and not gpu,
                 )
             )
         servable["arguments"], servable["gpu_arguments"] = arguments
@@ -295,7 +293,6 @@ def server_arguments(
     grpc_port: int = 8500,
     rest_port: int = 8501,
     container: DeploymentOptions | None = None,
-    bfloat16: bool = False,
 ) -> list[Argument]:
     """The flags of a server; `batching` is what its batching file says, `container` how it is deployed."""
     own_cpus = cpus if container else None
@@ -343,11 +340,6 @@ def server_arguments(
         ),
         ("tensorflow_inter_op_parallelism", own_cpus, "For the same reason."),
         ("rest_api_num_threads", own_cpus and 4 * cpus, "For the same reason; four per core is the default."),
-        (
-            "mixed_precision",
-            "bfloat16" if bfloat16 else None,
-            "Multiply in bfloat16 if the CPU supports it; compare answers before you rely on it.",
-        ),
         ("ssl_config_file", tls_file, "TLS for gRPC; REST stays unencrypted."),
     ]
     return [Argument(f"--{flag}={value}", why) for flag, value, why in flags if value is not None]
