@@ -94,7 +94,7 @@ setup(
         "genre_tf": ["py.typed"],
         "genre_tf.data.layouts": ["maps/*.toml"],
         "genre_tf.synth": ["*.txt", "stories/*.txt"],
-        "genre_tf.export": ["*.txt"],
+        "genre_tf.export": ["*.txt", "templates/*"],
         "genre_tf.generation": ["*.txt"],
         "genre_tf.metrics": ["*.txt"],
         "genre_tf.reporting": ["templates/*"],

@@ -96,7 +96,7 @@ def _export_the_day(
     """Export the run with the articles of the split; articles that were never shown are withdrawn."""
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.export.refreshing import Changes, refresh
-    from genre_tf.serving.operations.configuration import write_configuration
+    from genre_tf.export.server_config import write_configuration
 
     folder = scratch / "articles" / "dev"
     folder.mkdir(parents=True)

@@ -16,6 +16,7 @@ from genre_tf.data.counters import COUNTERS
 from genre_tf.export.generator import GeneratorServable
 from genre_tf.export.saved_model import write_saved_model
 from genre_tf.export.servables import new_recommender, write_recommender
+from genre_tf.export.server_config import write_configuration
 from genre_tf.funnel.evidence import Evidence
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.recommender import Recommender
@@ -25,7 +26,6 @@ from genre_tf.generation.writer import WritingGraph, writer_options
 from genre_tf.models.checkpoint import news_encoder_of, ranker_of, two_tower_of
 from genre_tf.models.new_writer import new_generator
 from genre_tf.models.news_encoder import Categories, NewsEncoder
-from genre_tf.serving.operations.configuration import write_configuration
 from genre_tf.synth.catalogue import write_catalogue
 from genre_tf.synth.settings import NewsroomSettings
 

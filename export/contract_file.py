@@ -17,6 +17,7 @@ import genre_tf
 from genre_tf.contract import ASSETS_FOLDER, CONTRACT_FILE, DEFAULT_SIGNATURE
 from genre_tf.errors import InputError
 from genre_tf.export.gate import INITIALIZER, read_saved_model
+from genre_tf.files import read_json_object
 
 LIBRARIES = (
     "genre-tf",
@@ -59,15 +60,9 @@ def write_contract(
 def read_contract(folder: Path) -> dict[str, Any]:
     """Read a version's contract."""
     file = folder / ASSETS_FOLDER / CONTRACT_FILE
-    try:
-        contract = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no contract at {file}: export again") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read ({error}): export again") from None
-    if not isinstance(contract, dict):
-        raise InputError(f"{file} is not a JSON object: export again")
-    return contract
+    if not file.is_file():
+        raise InputError(f"no contract at {file}: export again")
+    return read_json_object(file, "Export again.")
 
 
 def contract_faults(folder: Path, contract: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,5 @@
 """Export models: write the versions, verify them, publish them, in that order."""
 
-import importlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from genre_tf.export.generator import generator_servable
 from genre_tf.export.pool import FLAGGED, Pool, build_catalogue, flagged_articles, read_pool
 from genre_tf.export.publishing import check_models_path, publish, staged
 from genre_tf.export.servables import Servable, recommender_servable, write_version
+from genre_tf.export.server_config import warmup_sizes, write_configuration
 from genre_tf.export.verification import Verification, require_passed, verify_version
 from genre_tf.funnel.index import may_be_found
 from genre_tf.funnel.rules import Rules
@@ -104,13 +104,11 @@ def write_models(
         ['genre_recommender/1']
     """
     models = Path(folder)
-    # The files of the servers belong to a room above this one.
-    configuration = importlib.import_module("genre_tf.serving.operations.configuration")
-    sizes = configuration.warmup_sizes(models) or options.batch_sizes  # perhaps edited by hand
+    sizes = warmup_sizes(models) or options.batch_sizes  # perhaps edited by hand
     options = replace(options, batch_sizes=sizes)
     pool = Pool.of(ArticleTable(articles), counters or Counters())
     published = publish_models(models, _Source(two_tower, ranker, writer, pool, options), report)
-    configuration.write_configuration(models, [version.parent.name for version, _ in published], sizes[-1])
+    write_configuration(models, [version.parent.name for version, _ in published], sizes[-1])
     return [version for version, _ in published]
 
 
@@ -249,25 +247,11 @@ def _sources(run: Path, data: Sequence[Path]) -> dict[str, Any]:
     return {
         "config": asdict(read_config(run / "config.toml")),
         "trained_on": manifest["inputs"],
-        "articles_from": {name: files_fingerprint(folder) for name, folder in _told_apart(data).items()}
-        or {"prepared": manifest["article_table"]},
+        # Without their paths: servers and clients read the contract.
+        "articles_from": [files_fingerprint(folder) for folder in data] or [manifest["article_table"]],
         "weights": {stage: files_fingerprint(file) for stage, file in weights.items() if file.is_file()},
         "metrics": _metrics(run / "reports"),
     }
-
-
-def _told_apart(folders: Sequence[Path]) -> dict[str, Path]:
-    """Folders by the shortest ends of their paths that distinguish them: `mon/mind`, `tue/mind`.
-
-    Complete paths are not used: servers and clients read the contract, and they must not see the folders of
-    the exporting machine.
-    """
-    found = list(dict.fromkeys(folder.resolve() for folder in folders))
-    for length in range(1, max((len(folder.parts) for folder in found), default=0) + 1):
-        named = {"/".join(folder.parts[-length:]): folder for folder in found}
-        if len(named) == len(found):
-            return named
-    return {}
 
 
 def _metrics(reports: Path) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from genre_tf.contract import COUNTERS
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.counters import Counters, epoch_seconds
 from genre_tf.data.lines import FaultPolicy, find_file
+from genre_tf.data.log_counters import HOUR_SECONDS, UNKNOWN_TIME, merged
 from genre_tf.data.mind import BEHAVIORS, NEWS, inner_splits, iterate_behaviors, read_news, split_names
 from genre_tf.data.prepared import COUNTERS_FILE, read_articles
-from genre_tf.data.view_log import HOUR_SECONDS, UNKNOWN_TIME, merged
 from genre_tf.errors import InputError
 from genre_tf.funnel.evidence import article_texts
 from genre_tf.funnel.index import Catalogue

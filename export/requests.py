@@ -140,9 +140,9 @@ def _record(servable: str, signature: str, inputs: Rows) -> prediction_log_pb2.P
     return log
 
 
-def recorded_requests(servable: str, catalogue: Catalogue, seed: int = 0) -> list[Exchange]:
+def recorded_requests(servable: str, catalogue: Catalogue) -> list[Exchange]:
     """Requests without answers for every signature: a usual row alone, and all kinds of rows in one batch."""
-    columns = _columns(catalogue, seed)
+    columns = _columns(catalogue)
     return [
         Exchange(name, case, _inputs(columns, signature, usual))
         for name, signature in SIGNATURES[servable].items()
@@ -201,7 +201,7 @@ def counted_requests(catalogue: Catalogue) -> list[Exchange]:
 
 def warmup_requests(servable: str, catalogue: Catalogue) -> dict[str, Rows]:
     """One usual row for every signature."""
-    columns = _columns(catalogue, 0)
+    columns = _columns(catalogue)
     return {name: _inputs(columns, signature, True) for name, signature in SIGNATURES[servable].items()}
 
 
@@ -222,9 +222,9 @@ def _inputs(columns: Mapping[str, list[Any]], signature: Signature, usual: bool)
     }
 
 
-def _columns(catalogue: Catalogue, seed: int) -> dict[str, list[Any]]:
+def _columns(catalogue: Catalogue) -> dict[str, list[Any]]:
     """For each input the value of a usual row, and then those of odd rows."""
-    random, size = np.random.default_rng(seed), len(catalogue.news_ids)
+    random, size = np.random.default_rng(0), len(catalogue.news_ids)
 
     def chosen(count: int) -> list[int]:
         return random.integers(1, size, count).tolist() if size > 1 else []

@@ -91,16 +91,16 @@ def _opened(file: Path, create: bool) -> int:
         return os.open(file, os.O_RDONLY)
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path, remedy: str = "Fetch the file again.") -> dict[str, Any]:
     """The JSON object in a file; empty if there is no such file. Anything else is an `InputError`."""
     if not path.is_file():
         return {}
     try:
         content = json.loads(path.read_text("utf-8-sig"))
     except (ValueError, OSError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}). Fetch the file again.") from error
+        raise InputError(f"{path} is not valid JSON ({error}). {remedy}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}, not a JSON object. Fetch the file again.")
+        raise InputError(f"{path} holds a {type(content).__name__}, not a JSON object. {remedy}")
     return content
 
 

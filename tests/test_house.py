@@ -37,7 +37,7 @@ FLOORS = [
     {"config"},
     {"settings"},
     {"files"},
-    {"errors", "environment", "contract", "lazy"},
+    {"errors", "environment", "contract", "lazy", "protobuf"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -80,7 +80,6 @@ def convert(
     check: Annotated[
         bool, typer.Option("--check", help="List every fault by file, row and column; write nothing.")
     ] = False,
-    compress: Annotated[bool, typer.Option("--gzip", help="Write .tsv.gz.")] = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -100,9 +99,7 @@ def convert(
         if check:
             splits, unusable = check_layout(source, known)
         else:
-            splits = write_data_set(
-                source, out, known, max_bad_rows=max_bad_rows, overwrite=overwrite, compress=compress
-            )
+            splits = write_data_set(source, out, known, max_bad_rows=max_bad_rows, overwrite=overwrite)
     passed = not unusable and all(split.bad_rows <= max_bad_rows for split in splits.values())
     if json:
         print_json({"passed": passed, "splits": summary_values(splits)})

@@ -114,10 +114,10 @@ def export(
     check_models_path(models)
     load_tensorflow()
     from genre_tf.export.exporting import ExportOptions, export_run
+    from genre_tf.export.models_config import CONFIG_NAME, read_models_config
+    from genre_tf.export.server_config import USUAL_SIZES, warmup_sizes, write_configuration
     from genre_tf.funnel.rules import Rules
     from genre_tf.funnel.search import PartitionedOptions
-    from genre_tf.serving.operations.configuration import USUAL_SIZES, warmup_sizes, write_configuration
-    from genre_tf.serving.operations.models_config import CONFIG_NAME, read_models_config
 
     sizes = warmup_sizes(models) or USUAL_SIZES  # perhaps edited by hand: warmup follows it
     options = ExportOptions(
@@ -274,7 +274,7 @@ def refresh(
     with refresh_process(news) as fresh:
         load_tensorflow()  # in parallel with the fresh process, which loads it too
         from genre_tf.export import refreshing
-        from genre_tf.serving.operations.configuration import warmup_sizes
+        from genre_tf.export.server_config import warmup_sizes
         from genre_tf.serving.operations.version_choice import served_version
 
         changes = refreshing.Changes(

@@ -44,7 +44,7 @@ def serve(
 
     Example: genre serve models
     """
-    from genre_tf.serving.operations.models_config import find_models
+    from genre_tf.export.models_config import find_models
 
     check_models_path(models)
     find_models(models)  # report a wrong folder before the slow import of TensorFlow
@@ -102,7 +102,6 @@ def serving_files(
     min_replicas: Annotated[int, typer.Option(min=1, help="Minimum replicas of each servable.")] = 2,
     max_replicas: Annotated[int, typer.Option(min=1, help="Maximum replicas of each servable.")] = 10,
     gpu: Annotated[bool, typer.Option("--gpu", help="Give each Kubernetes server one GPU.")] = False,
-    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="CPU servers multiply in bfloat16.")] = False,
     tls_cert: Annotated[
         Path | None, typer.Option(help="Server's certificate chain (PEM); turns on TLS for gRPC.")
     ] = None,
@@ -136,7 +135,6 @@ def serving_files(
         min_replicas=min_replicas,
         max_replicas=max_replicas,
         gpu=gpu,
-        bfloat16=bfloat16,
         tls=tls_cert is not None,
     )
     files = write_serving_files(models, out, options)

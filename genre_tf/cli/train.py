@@ -109,7 +109,6 @@ def train(
         return
     from genre_tf.training.distribution import make_strategy
     from genre_tf.training.observers import Observers
-    from genre_tf.training.progress import comparison
     from genre_tf.training.quality import evaluated
     from genre_tf.training.run_folder import train as train_stages
 
@@ -131,8 +130,6 @@ def train(
     measured = [each for result in found.values() for each in result.quality]
     results.print("\non held-out data, beside the best simple rule:")
     results.print(quality_table([*measured, *evaluated(run)]))
-    for line in comparison(found):
-        results.print(line)
     results.print(f"{run}: next: genre evaluate {run} --data {data}")
 
 
@@ -273,7 +270,7 @@ _NAMES = {"auc": "AUC", "pool_ndcg": "pool nDCG", "recall@10": "pool recall@10"}
 
 
 def training_table(found: "Mapping[str, FitResult]") -> Table:
-    """A row for each stage."""
+    """A row for each stage, and below it what weights that continue a run do on that run's held-out log."""
     table = Table("stage", "validation", box=None, pad_edge=False)
     for column in ("before", "best", "at step", "of", "trained", "seconds", "peak GB"):
         table.add_column(column, justify="right")
@@ -289,6 +286,9 @@ def training_table(found: "Mapping[str, FitResult]") -> Table:
             f"{result.seconds:.0f}",
             f"{result.peak_memory_gb:.1f}",
         )
+        if result.older_before is not None:
+            numbers = (f"{result.older_before:.4f}", f"{result.older_after:.4f}")
+            table.add_row("", f"{result.metric}, earlier log", *numbers)
     return table
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from genre_tf.config import SignalsConfig
 from genre_tf.data.articles import Article, ArticleTable, Impression, Split
 from genre_tf.data.columns import Block, Floats, ImpressionColumns, ImpressionExample, Ints, Rows, ends_of
-from genre_tf.data.counters import COUNTERS, Counters, epoch_seconds, epoch_time, impression_counters
+from genre_tf.data.counters import COUNTERS, Counters, count_log, epoch_seconds, epoch_time
 from genre_tf.data.mind import read_split
 from genre_tf.data.signals import DEFAULTS, click_weights
 from genre_tf.errors import InputError
@@ -244,29 +244,25 @@ def build_examples(
     Raises:
         InputError: the counters include events that are not earlier than the log.
     """
-    counters.publish(table.articles)
-    known = np.concatenate(
-        [np.zeros((0, len(COUNTERS)), np.float32), *impression_counters(split.impressions, counters)]
-    )
-    return ImpressionColumns([block_of(split.impressions, table, max_history, known)])
+    columns = ImpressionColumns([block_of(split.impressions, table, max_history)])
+    count_log(columns, table, counters)
+    return columns
 
 
 def block_of(
     impressions: Sequence[Impression],
     table: ArticleTable,
     max_history: int,
-    counters: Floats | None = None,
     *,
     first: int = 0,
     signals: SignalsConfig = DEFAULTS,
 ) -> Block:
-    """Turns impressions into columns; depends on nothing but its arguments.
+    """Turns impressions into columns, with zeros as counters; depends on nothing but its arguments.
 
     Args:
         impressions: consecutive rows of a log; all with signals or all without.
         table: gives the articles' rows.
         max_history: the newest known clicks that are kept of each history.
-        counters: float32 [candidates of all, 9], as of just before each impression; None: zeros.
         first: row number of the first impression.
         signals: how dwell time, comments and shares become weights.
     """
@@ -293,7 +289,7 @@ def block_of(
         candidate_ends=candidate_ends,
         candidates=table.rows(list(chain.from_iterable(shows))),
         labels=labels,
-        counters=np.zeros((len(labels), len(COUNTERS)), np.float32) if counters is None else counters,
+        counters=np.zeros((len(labels), len(COUNTERS)), np.float32),
         history_weights=weights[0],
         label_weights=weights[1],
     )

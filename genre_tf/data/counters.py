@@ -3,7 +3,7 @@
 Counters that look into the future add 4 points of AUC in evaluation, which no live system can reach.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from datetime import datetime
 from itertools import chain, repeat
@@ -14,24 +14,25 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from genre_tf.data.articles import Article, Impression
-from genre_tf.data.mind import epoch_seconds, epoch_time
-from genre_tf.data.view_log import (
+from genre_tf.data.articles import Article, ArticleTable, Impression
+from genre_tf.data.columns import ImpressionColumns
+from genre_tf.data.log_counters import (
     COUNTERS,
     COUNTS,
     UNKNOWN_TIME,
     CounterState,
-    Events,
     Hours,
     HourSums,
+    LogCounters,
     age_seconds,
     counter_columns,
     earliest,
     halved,
 )
+from genre_tf.data.mind import epoch_seconds, epoch_time
 from genre_tf.errors import InputError
 
-__all__ = ["COUNTERS", "Counters", "epoch_seconds", "epoch_time", "impression_counters"]
+__all__ = ["COUNTERS", "Counters", "count_log", "epoch_seconds", "epoch_time"]
 
 _FORMAT = 2
 _COUNTED_TOGETHER = 1024  # impressions: one by one takes ten times as long
@@ -179,13 +180,9 @@ class Counters:
 
     def _count_waiting(self) -> None:
         """Counts what was observed since the last time."""
-        if not self._waiting:
+        impressions, self._waiting = self._waiting, []
+        if not impressions:
             return
-        waiting, self._waiting = self._waiting, []
-        self._count(waiting)
-
-    def _count(self, impressions: Sequence[Impression]) -> Callable[[], npt.NDArray[np.float32]]:
-        """Counts impressions; what it returns gives the counters just before each of their views."""
         sizes = [len(impression.candidates) for impression in impressions]
         times = np.array([epoch_seconds(impression.time) for impression in impressions], np.int64)
         seconds = np.repeat(times, sizes)
@@ -197,7 +194,6 @@ class Counters:
         news_ids = list(row_of)
         hours = Hours(HourSums.of(rows, seconds, clicked), len(news_ids), self.state(news_ids), None)
         self.replace(news_ids, hours.state())
-        return lambda: hours.before(rows, seconds, Events(rows, seconds, clicked))
 
     def _whole(self, name: str) -> dict[str, int]:
         self._count_waiting()
@@ -220,28 +216,22 @@ class Counters:
         return np.asarray(rows, np.int64)
 
 
-def impression_counters(
-    impressions: Sequence[Impression], counters: Counters
-) -> list[npt.NDArray[np.float32]]:
-    """Counters of each impression's candidates just before it, strictly from the past.
+def count_log(columns: ImpressionColumns, table: ArticleTable, counters: Counters) -> None:
+    """Fill in the counters of a log's candidates just before each impression, strictly from the past.
 
-    Impressions of the same time do not count for each other. To let a log see earlier logs that overlap with
-    it, pass them all in one sequence and take the rows of the log.
+    Impressions of the same time do not count for each other.
 
     Args:
-        impressions: a log in any order.
+        columns: a log in any order, in memory or in writable files.
+        table: the articles that it names, with their publishing times.
         counters: the counters before the log; afterwards they include the whole log.
-
-    Returns:
-        float32 [C, 9] for each impression, in the order of the log.
 
     Raises:
         InputError: the counters include events that are not earlier than the log.
     """
-    if not impressions:
-        return []
-    counters.require_before(min(impression.time for impression in impressions))
-    before = counters._count(impressions)
-    counters.newest = max(impression.time for impression in impressions)
-    ends = np.cumsum([len(impression.candidates) for impression in impressions])
-    return np.split(before(), ends[:-1])
+    if len(columns):
+        counters.require_before(epoch_time(int(columns.seconds.min())))
+    log = LogCounters(columns, len(table), counters.state(table.news_ids), table.published)
+    for numbers, known in log.known():
+        columns.fill_counters(numbers, known)
+    counters.replace(table.news_ids, log.hours.state())

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.data.columns import Floats, ImpressionColumns, ImpressionExample, Ints, Rows
-from genre_tf.data.view_log import ColumnLog
+from genre_tf.data.log_counters import LogCounters
 
 _DAY_HOURS = 24
 
 
-class MomentPool(ColumnLog):
+class MomentPool(LogCounters):
     """The pool of any moment of a log: every article that the log shows to anyone on that day.
 
     A log rarely says which articles a site had published at a moment, but it says which ones it showed on

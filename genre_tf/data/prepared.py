@@ -12,6 +12,7 @@ import numpy.typing as npt
 from genre_tf.data.articles import ArticleTable, damaged, read_article_file
 from genre_tf.data.columns import ImpressionColumns, ImpressionExample, Ints, read_columns
 from genre_tf.errors import InputError
+from genre_tf.files import read_json_object
 
 MANIFEST_FILE = "manifest.json"
 ARTICLES_FILE = "articles.arrow"
@@ -88,23 +89,15 @@ def load_manifest(folder: Path) -> Manifest:
     Raises:
         InputError: the folder is missing, not prepared, or of another version of this program.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    manifest = read_json_object(folder / MANIFEST_FILE, "Run `genre prepare` again.")
+    if not manifest:
+        raise InputError(f"{folder} is not a prepared folder (no {MANIFEST_FILE}); run `genre prepare`")
+    if manifest.get("format") != FORMAT:
         raise InputError(
-            f"{folder} is not a prepared folder (no {MANIFEST_FILE}); run `genre prepare`"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{folder / MANIFEST_FILE} cannot be read ({error}); run `genre prepare` again"
-        ) from None
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != FORMAT:
-        raise InputError(
-            f"{folder} was prepared by another version (format {found}, this version reads "
+            f"{folder} was prepared by another version (format {manifest.get('format')}, this version reads "
             f"{FORMAT}); run `genre prepare` with --overwrite, or `genre train` with a new --run"
         )
-    return manifest  # type: ignore[no-any-return]
+    return manifest
 
 
 def is_prepared(folder: Path) -> bool:

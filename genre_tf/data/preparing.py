@@ -17,7 +17,7 @@ from genre_tf.data.articles import ArticleTable, write_articles
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.click_log import block_of, newest_known
 from genre_tf.data.columns import Block, BlockFile, ImpressionColumns, ends_of, write_block
-from genre_tf.data.counters import COUNTERS, Counters, epoch_seconds, epoch_time
+from genre_tf.data.counters import COUNTERS, Counters, count_log, epoch_seconds, epoch_time
 from genre_tf.data.learning_texts import first_shown_in
 from genre_tf.data.lines import FaultPolicy, decoded, read_blocks
 from genre_tf.data.mind import BehaviorsRow, LogForm, parse_time, read_news, require_rows, split_files
@@ -41,7 +41,6 @@ from genre_tf.data.prepared import (
     write_manifest,
 )
 from genre_tf.data.signals import DEFAULTS
-from genre_tf.data.view_log import ColumnLog
 from genre_tf.errors import InputError
 from genre_tf.files import whole_folder
 
@@ -193,12 +192,8 @@ def write_log(task: LogTask, folder: Path) -> Manifest:
         shards += 1
     columns = ImpressionColumns([BlockFile(folder / shard_name(each), True) for each in range(shards)])
     begins = judged(reader.form, columns.seconds, task)
-    earlier = None if task.earlier is None else task.earlier.state(task.table.news_ids)
-    log = ColumnLog(columns, len(task.table), earlier, task.table.published)
-    for numbers, known in log.known():
-        columns.fill_counters(numbers, known)
     counters = Counters() if task.earlier is None else task.earlier.copy()
-    counters.replace(task.table.news_ids, log.hours.state())
+    count_log(columns, task.table, counters)
     counters.save(folder / COUNTERS_FILE)
     return contents(columns, shards, begins)
 

@@ -84,7 +84,7 @@ def evaluate_run(
     say(f"{size}: {', '.join(names)}")
     if without:
         say(f"{without} impressions without a click count as views; AUC, MRR, nDCG and recall leave them out")
-    measured = Measured(log, log.examples(), clicked, load_scorers(run, names, log.table))
+    measured = Measured(log, log.examples, clicked, load_scorers(run, names, log.table))
     untrained: dict[str, ModelScorer] = {}
     if options.before:
         say("measuring the same models before training")

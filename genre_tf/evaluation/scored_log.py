@@ -13,8 +13,8 @@ import numpy.typing as npt
 from genre_tf.config import RunConfig
 from genre_tf.data.articles import ArticleTable, Impression, Split
 from genre_tf.data.click_log import block_of
-from genre_tf.data.columns import Block, ImpressionColumns
-from genre_tf.data.counters import Counters, impression_counters
+from genre_tf.data.columns import ImpressionColumns
+from genre_tf.data.counters import Counters, count_log
 from genre_tf.data.mind import read_split
 from genre_tf.data.prepared import COUNTERS_FILE, SPLITS, read_articles, read_examples
 from genre_tf.errors import InputError
@@ -23,7 +23,7 @@ Row = TypeVar("Row")
 
 FEW_CLICKS = 5
 BLOCK_IMPRESSIONS = 4096
-"""Number of examples in memory at a time; a log of millions of impressions must not be in memory twice."""
+"""Number of examples that are scored at a time: what a scorer needs besides stays small."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,13 @@ class ScoredLog:
 
     split: Split
     table: ArticleTable  # without articles that are in no impression: they are not embedded
-    counters: list[npt.NDArray[np.float32]] | None  # per impression [candidates, 9], counted before it
+    examples: ImpressionColumns  # in the order of the log
     max_history: int  # newest clicks that a model reads
 
     def blocks(self) -> Iterator[ImpressionColumns]:
-        """The examples in the order of the log, `BLOCK_IMPRESSIONS` at a time."""
-        return (ImpressionColumns([block]) for block in self._blocks())
-
-    def examples(self) -> ImpressionColumns:
-        """All examples, in the order of the log."""
-        return ImpressionColumns(list(self._blocks()))
+        """The examples, `BLOCK_IMPRESSIONS` at a time."""
+        for start in range(0, len(self.examples), BLOCK_IMPRESSIONS):
+            yield self.examples[start : start + BLOCK_IMPRESSIONS]
 
     def clicked(self) -> list[npt.NDArray[np.bool_]]:
         """Per impression bool [candidates]."""
@@ -57,13 +54,6 @@ class ScoredLog:
                 "nothing can be measured; give a split with clicks"
             )
         return clicked
-
-    def _blocks(self) -> Iterator[Block]:
-        impressions = self.split.impressions
-        for start in range(0, len(impressions), BLOCK_IMPRESSIONS):
-            some = slice(start, start + BLOCK_IMPRESSIONS)
-            known = None if self.counters is None else np.concatenate(self.counters[some])
-            yield block_of(impressions[some], self.table, self.max_history, known, first=start)
 
 
 def read_log(
@@ -82,10 +72,11 @@ def read_log(
     example the training split itself, they start empty: otherwise they would know its future.
     """
     log = read_split(data, split, max_bad_rows)
-    counters = None
+    named = {id for row in log.impressions for ids in (row.history, row.candidates) for id in ids}
+    table = ArticleTable(article for news_id, article in log.articles.items() if news_id in named)
+    examples = ImpressionColumns([block_of(log.impressions, table, config.data.max_history)])
     if with_counters:
         state = counters_before(run, log.impressions)
-        state.publish(log.articles.values())
         folders = [folder.absolute() for folder in counters_from]
         others = [read_split(folder.parent, folder.name, max_bad_rows) for folder in folders]
         for other in others:
@@ -102,10 +93,8 @@ def read_log(
                 state.observe(impression)
             else:  # an impression only sees what is older than itself
                 overlapping.append(impression)
-        counters = impression_counters([*log.impressions, *overlapping], state)[: len(log.impressions)]
-    named = {id for row in log.impressions for ids in (row.history, row.candidates) for id in ids}
-    table = ArticleTable(article for news_id, article in log.articles.items() if news_id in named)
-    return ScoredLog(log, table, counters, config.data.max_history)
+        count_log(examples + ImpressionColumns([block_of(overlapping, table, 0)]), table, state)
+    return ScoredLog(log, table, examples, config.data.max_history)
 
 
 def counters_before(run: Path, impressions: Sequence[Impression]) -> Counters:

@@ -16,8 +16,8 @@ import tensorflow as tf
 
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import COUNTERS, epoch_seconds
+from genre_tf.data.log_counters import UNKNOWN_TIME, LogCounters, earliest
 from genre_tf.data.prepared import SPLITS, read_examples
-from genre_tf.data.view_log import UNKNOWN_TIME, ColumnLog, earliest
 from genre_tf.errors import InputError
 from genre_tf.evaluation.click_model import calibration
 from genre_tf.evaluation.pool_metrics import (
@@ -154,7 +154,7 @@ class Moments:
         shown = np.concatenate([example.candidates for example in examples])
         seconds = np.repeat(self.seconds, [len(example.candidates) for example in examples])
         earlier = counters_before(run, impressions).state(table.news_ids)
-        self._views = ColumnLog(examples, len(table), earlier, table.published)
+        self._views = LogCounters(examples, len(table), earlier, table.published)
         self._rows = np.arange(len(table))
         self._shown = np.isin(self._rows, shown)
         self._shown[0] = False

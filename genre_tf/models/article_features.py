@@ -377,10 +377,7 @@ def batch_features(batch: dict[str, tf.Tensor]) -> Features:
 
 
 def by_length(
-    function: Callable[..., Sequence[tf.Tensor]],
-    columns: Sequence[Any],
-    texts: int = 1,
-    on_progress: Progress | None = None,
+    function: Callable[..., Sequence[tf.Tensor]], columns: Sequence[Any], texts: int = 1
 ) -> list[npt.NDArray[np.float32]]:
     """Run a function of columns over N rows, at least one, in batches of rows with texts of similar length.
 
@@ -395,7 +392,5 @@ def by_length(
         rows = order[start : start + _BATCH_TEXTS]
         batch = [tf.constant([column[row] for row in rows]) for column in columns]
         parts.append([part.numpy() for part in function(*batch)])
-        if on_progress:
-            on_progress(min(start + _BATCH_TEXTS, len(order)), len(order))
     back = np.argsort(order, kind="stable")
     return [np.concatenate(arrays)[back] for arrays in zip(*parts, strict=True)]

@@ -168,10 +168,10 @@ def config_of_half(config: RunConfig, half: str) -> RunConfig:
     return dataclasses.replace(config, ranking=ranking, seed=config.seed + 1 + (half == JUDGE))
 
 
-def load_half(run: Path, half: str, *, shared: NewsEncoder | None = None) -> Ranker:
+def load_half(run: Path, half: str) -> Ranker:
     """The click model of a half of the readers, `CHOOSER` or `JUDGE`; see `load_two_tower`."""
     config = config_of_half(_settings(run, half, True), half)
-    return _with_weights(ranker_of(load_news_encoder(run, config, shared=shared), config), run, half, True)
+    return _with_weights(ranker_of(load_news_encoder(run, config), config), run, half, True)
 
 
 def check_trained(run: Path, stage: str) -> None:

@@ -1,7 +1,6 @@
 """`genre report`: one HTML file about a run, with embedded pictures and no external requests."""
 
 import base64
-import json
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -16,7 +15,7 @@ from genre_tf.data.prepared import SPLITS, load_manifest, read_articles, read_ex
 from genre_tf.errors import InputError
 from genre_tf.evaluation.scoring import has_generator, open_run
 from genre_tf.explain.text import marked
-from genre_tf.files import whole_file
+from genre_tf.files import read_json_object, whole_file
 from genre_tf.generation.safety import classifier_file
 from genre_tf.models.checkpoint import WEIGHTS_FILE
 from genre_tf.reporting.board import latency_picture, samples_file
@@ -25,7 +24,6 @@ from genre_tf.reporting.findings import findings, verdicts
 from genre_tf.reporting.tables import pool_lines, report_tables, scorer_name
 
 _STAGES = ("retrieval", "ranking", "generation")
-_MOST_REPORT_BYTES = 64 * 2**20
 _STRONGEST_CLICKS = 3
 _EPOCH = datetime(1970, 1, 1)
 _MOST = {
@@ -179,18 +177,8 @@ def _environment() -> Environment:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A JSON object; empty if there is no such file."""
-    try:
-        if file.stat().st_size > _MOST_REPORT_BYTES:
-            raise InputError(f"{file} is larger than {_MOST_REPORT_BYTES} bytes; it is not our report")
-        found = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read ({error}); run `genre evaluate` again") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{file} does not contain a report; run `genre evaluate` again")
-    return found
+    """What `genre evaluate` or `genre train` wrote; empty if there is no such file."""
+    return read_json_object(file, "Run `genre evaluate` again.")
 
 
 def _lacking(

@@ -13,37 +13,15 @@ _NOT_DECAYED = ("bias", "gamma", "beta", "gate", "sharpness", "similarity_weight
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> Any:
-    """The schedule over all steps: linear warm-up from zero, then decay to zero at the last step."""
+    """The schedule over all steps: linear warm-up from zero, then decay to zero at the last step, or none."""
     warmup = min(steps - 1, max(0, round(config.warmup_share * steps)))
-    rest = max(1, steps - warmup)
-    if config.decay == "cosine":
-        return keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup else config.learning_rate,
-            rest,
-            0.0,
-            warmup_target=config.learning_rate,
-            warmup_steps=warmup,
-        )
-    return LinearWarmupDecay(config.learning_rate, warmup, rest if config.decay == "linear" else 0)
-
-
-@keras.saving.register_keras_serializable(package="genre_tf")
-class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up to the peak, then linear decay to zero; `decay_steps` 0 stays at the peak."""
-
-    def __init__(self, peak: float, warmup_steps: int, decay_steps: int) -> None:
-        self.peak, self.warmup_steps, self.decay_steps = peak, warmup_steps, decay_steps
-
-    def __call__(self, step: Any) -> Any:
-        """Learning rate at a step, float32 []."""
-        step = keras.ops.cast(step, "float32")
-        up = (step + 1) / max(1, self.warmup_steps)
-        down = 1.0 - (step - self.warmup_steps) / self.decay_steps if self.decay_steps else 1.0
-        return self.peak * keras.ops.clip(keras.ops.minimum(up, down), 0.0, 1.0)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments to rebuild it."""
-        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "decay_steps": self.decay_steps}
+    return keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else config.learning_rate,
+        max(1, steps - warmup),
+        0.0 if config.decay == "cosine" else 1.0,  # the share of the peak that is left at the last step
+        warmup_target=config.learning_rate,
+        warmup_steps=warmup,
+    )
 
 
 def make_optimizer(config: OptimizerConfig, steps: int, weights: Iterable[Any]) -> keras.optimizers.Optimizer:

@@ -86,27 +86,6 @@ class FitResult:
         return cls(**{**values, "quality": tuple(Quality(**each) for each in values.get("quality", ()))})
 
 
-def comparison(results: Mapping[str, FitResult]) -> list[str]:
-    """A table that compares initial and new weights on held-out data; empty if no training continues another.
-
-    Args:
-        results: training results by stage.
-    """
-    rows: list[tuple[str, float, float]] = []
-    for stage, result in results.items():
-        if result.older_before is not None and result.older_after is not None:
-            name = f"{stage} {result.metric}"
-            rows.append((f"{name}, new log", result.before, result.best))
-            rows.append((f"{name}, earlier log", result.older_before, result.older_after))
-    if not rows:
-        return []
-    width = max(len(name) for name, *_ in rows)
-    lines = [f"{'held out':{width}}  {'before':>9}  {'after':>9}  {'difference':>10}"]
-    for name, before, after in rows:
-        lines.append(f"{name:{width}}  {before:9.4f}  {after:9.4f}  {after - before:+10.4f}")
-    return lines
-
-
 _ENOUGH_SECONDS, _ENOUGH_STEPS = 2.0, 5  # then the pace is known to about a tenth
 _AT_MOST_SECONDS = 10.0
 _LONG_SECONDS = 15.0

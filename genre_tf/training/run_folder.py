@@ -29,7 +29,7 @@ from genre_tf.training.generation import ready_generation
 from genre_tf.training.loop import Training
 from genre_tf.training.observers import Observers
 from genre_tf.training.preference import ready_preference
-from genre_tf.training.progress import Estimate, FitResult, Report, comparison, duration
+from genre_tf.training.progress import Estimate, FitResult, Report, duration
 from genre_tf.training.ranking import check_teacher, ready_ranking, teacher_identity
 from genre_tf.training.retrieval import ready_retrieval
 from genre_tf.training.stage_data import StageData, load_stage_data
@@ -255,8 +255,6 @@ def _train_stages(
                 judge(files.stage, result, config)
             except FailureError:
                 files.refuse(result)
-                for line in comparison({files.stage: result}):
-                    report(line)
                 raise
         files.finish(result)
         results[files.stage] = result

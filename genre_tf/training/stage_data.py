@@ -13,10 +13,10 @@ from genre_tf.data.articles import ArticleTable
 from genre_tf.data.batches import rows_to_learn
 from genre_tf.data.columns import ImpressionColumns
 from genre_tf.data.counters import Counters
+from genre_tf.data.log_counters import CounterState
 from genre_tf.data.moment_pool import MomentPool
 from genre_tf.data.prepared import read_articles, read_examples
 from genre_tf.data.preparing import read_older
-from genre_tf.data.view_log import CounterState
 from genre_tf.errors import InputError
 from genre_tf.models.article_features import ArticleFeatures
 from genre_tf.models.checkpoint import CACHE_FOLDER, load_news_encoder

@@ -16,10 +16,10 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from genre_tf.contract import ASSETS_FOLDER, MOST_WARMUP_RECORDS, WARMUP_FILE
 from genre_tf.errors import InputError
+from genre_tf.export.models_config import CONFIG_NAME, ModelFolder, scan_models, version_fault
 from genre_tf.serving.embedded.errors import ServingError, invalid_argument, not_found
 from genre_tf.serving.embedded.metrics import ServerMetrics
 from genre_tf.serving.embedded.servable import BatchScheduler, Servable, answer_predict, answer_regress
-from genre_tf.serving.operations.models_config import CONFIG_NAME, ModelFolder, scan_models, version_fault
 
 _log = logging.getLogger(__name__)
 _NOT_FOUND: int = grpc.StatusCode.NOT_FOUND.value[0]

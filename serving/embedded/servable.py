@@ -20,10 +20,10 @@ from tensorflow.core.protobuf import config_pb2
 from tensorflow_serving.apis import predict_pb2, regression_pb2
 
 from genre_tf.contract import DEFAULT_SIGNATURE
+from genre_tf.export.server_config import BatchingParameters
 from genre_tf.serving.client.messages import to_array, write_proto
 from genre_tf.serving.embedded.errors import ServingError, invalid_argument
 from genre_tf.serving.embedded.metrics import ServerMetrics
-from genre_tf.serving.operations.configuration import BatchingParameters
 
 Feeds = Mapping[str, np.ndarray]
 Run = Callable[[dict[str, np.ndarray], Sequence[str]], list[np.ndarray]]

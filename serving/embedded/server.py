@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from genre_tf.export.models_config import find_models
+from genre_tf.export.server_config import (
+    BATCHING_NAME,
+    MONITORING_NAME,
+    read_batching,
+    read_prometheus_path,
+)
 from genre_tf.serving.client.channels import host_port
 from genre_tf.serving.embedded.grpc_server import GrpcServer
 from genre_tf.serving.embedded.manager import ModelManager, VersionLoader, load_version
 from genre_tf.serving.embedded.metrics import ServerMetrics
 from genre_tf.serving.embedded.rest import RestLimits, RestServer
 from genre_tf.serving.embedded.servable import BatchScheduler
-from genre_tf.serving.operations.configuration import (
-    BATCHING_NAME,
-    MONITORING_NAME,
-    read_batching,
-    read_prometheus_path,
-)
-from genre_tf.serving.operations.models_config import find_models
 from genre_tf.serving.operations.serving_files import grpc_threads
 
 NOTICE = "embedded server: for laptops and tests; in production run tensorflow_model_server on this folder"

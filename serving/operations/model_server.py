@@ -22,15 +22,15 @@ from google.protobuf import text_format
 
 from genre_tf.environment import without_preferences
 from genre_tf.errors import FailureError, InputError
-from genre_tf.serving.client.channels import open_channel
-from genre_tf.serving.operations.configuration import BATCHING_NAME, MONITORING_NAME, read_batching
-from genre_tf.serving.operations.models_config import (
+from genre_tf.export.models_config import (
     CONFIG_NAME,
     base_folder,
     find_models,
     served_config,
     write_atomically,
 )
+from genre_tf.export.server_config import BATCHING_NAME, MONITORING_NAME, read_batching
+from genre_tf.serving.client.channels import open_channel
 from genre_tf.serving.operations.serving_files import server_arguments
 
 BINARY = "tensorflow_model_server"

@@ -1,30 +1,22 @@
 """`genre serving-files`: the files that deploy exported models, with a reason for each setting and flag."""
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jinja2
 from google.protobuf import text_encoding
 
 from genre_tf.contract import GENERATOR
 from genre_tf.errors import InputError
 from genre_tf.export.contract_file import read_contract
-from genre_tf.export.publishing import versions
-from genre_tf.serving.client.channels import read_pem
-from genre_tf.serving.operations.configuration import (
-    BATCHING_NAME,
-    MONITORING_NAME,
-    MONITORING_TEMPLATE,
-    BatchingParameters,
-    render_batching,
-    rendered,
-    verbatim,
-)
-from genre_tf.serving.operations.models_config import (
+from genre_tf.export.models_config import (
     CONFIG_NAME,
     CONTAINER_FOLDER,
     NAME,
@@ -35,6 +27,15 @@ from genre_tf.serving.operations.models_config import (
     write_atomically,
     write_container_configs,
 )
+from genre_tf.export.publishing import versions
+from genre_tf.export.server_config import (
+    BATCHING_NAME,
+    MONITORING_NAME,
+    BatchingParameters,
+    render_batching,
+    template,
+)
+from genre_tf.serving.client.channels import read_pem
 
 GPU_BATCHING_NAME = "batching-gpu.config"
 SERVER_ERRORS = "UNAVAILABLE|INTERNAL|UNKNOWN|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED"
@@ -65,6 +66,33 @@ _SLOW_USUAL = (200, "A page waits for this: measure your own latency, and set th
 _BYTES_PER_GIB = 1 << 30
 
 
+def verbatim(template: str) -> str:
+    """A file of `templates/` as it is."""
+    return resources.files("genre_tf.serving.operations").joinpath("templates", template).read_text("utf-8")
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A file of `templates/`, such as `docker/Dockerfile`, with a value for every name in it."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(verbatim),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701  (no HTML: values are quoted by the filters below, or checked beforehand)
+    )
+    environment.filters["quoted"] = _quoted
+    # docker-compose replaces $NAME inside strings, Kubernetes $(NAME) inside the arguments of a container.
+    environment.filters["compose_quoted"] = lambda value: _quoted(value.replace("$", "$$"))
+    environment.filters["kubernetes_quoted"] = lambda value: _quoted(value.replace("$(", "$$("))
+    return environment.get_template(template).render(**values)
+
+
+def _quoted(value: str) -> str:
+    """A string for YAML; every JSON string is also a YAML string."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeploymentOptions:
     """How the servables are deployed."""
@@ -77,7 +105,6 @@ class DeploymentOptions:
     min_replicas: int = 2  # while one is moved or loads, the other answers
     max_replicas: int = 10
     gpu: bool = False  # for Kubernetes; docker compose has a second file for it
-    bfloat16: bool = False  # multiply float32 matrices in bfloat16 if the CPU can (AMX, AVX512_BF16)
     tls: bool = False  # TLS for gRPC, by ssl.config
 
     def __post_init__(self) -> None:
@@ -138,7 +165,7 @@ def _rendered_files(
     models: str, servables: list[dict[str, Any]], options: DeploymentOptions
 ) -> dict[str, str]:
     """Every file but models.config: path within the folder -> text."""
-    files = {f"config/{MONITORING_NAME}": verbatim(MONITORING_TEMPLATE)}
+    files = {f"config/{MONITORING_NAME}": template(MONITORING_NAME)}
     for servable in servables:
         arguments = []
         for gpu in (False, True):
@@ -160,7 +187,6 @@ def _rendered_files(
                     batching=batching,
                     monitoring_file=f"{CONFIG_FOLDER}/{MONITORING_NAME}",
                     container=options,
-                    bfloat16=options.bfloat16 and not gpu,
                 )
             )
         servable["arguments"], servable["gpu_arguments"] = arguments
@@ -267,7 +293,6 @@ def server_arguments(
     grpc_port: int = 8500,
     rest_port: int = 8501,
     container: DeploymentOptions | None = None,
-    bfloat16: bool = False,
 ) -> list[Argument]:
     """The flags of a server; `batching` is what its batching file says, `container` how it is deployed."""
     own_cpus = cpus if container else None
@@ -315,11 +340,6 @@ def server_arguments(
         ),
         ("tensorflow_inter_op_parallelism", own_cpus, "For the same reason."),
         ("rest_api_num_threads", own_cpus and 4 * cpus, "For the same reason; four per core is the default."),
-        (
-            "mixed_precision",
-            "bfloat16" if bfloat16 else None,
-            "Multiply in bfloat16 if the CPU supports it; compare answers before you rely on it.",
-        ),
         ("ssl_config_file", tls_file, "TLS for gRPC; REST stays unencrypted."),
     ]
     return [Argument(f"--{flag}={value}", why) for flag, value, why in flags if value is not None]

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from genre_tf.errors import InputError
-from genre_tf.export.publishing import remove_leftovers, remove_version, versions
-from genre_tf.serving.operations.models_config import (
+from genre_tf.export.models_config import (
     CONFIG_NAME,
     base_folder,
     chosen_versions,
@@ -26,6 +25,7 @@ from genre_tf.serving.operations.models_config import (
     locked,
     version_fault,
 )
+from genre_tf.export.publishing import remove_leftovers, remove_version, versions
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 

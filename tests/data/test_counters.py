@@ -7,8 +7,10 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
-from genre_tf.data.articles import Article, Impression
-from genre_tf.data.counters import Counters, impression_counters
+from genre_tf.data.articles import Article, ArticleTable, Impression
+from genre_tf.data.click_log import block_of
+from genre_tf.data.columns import ImpressionColumns
+from genre_tf.data.counters import Counters, count_log
 from genre_tf.data.mind import read_split
 from genre_tf.errors import InputError
 
@@ -21,13 +23,22 @@ def impression(hours: float, candidates: str, clicked: str | None = "") -> Impre
     return Impression("i", "u", NINE + timedelta(hours=hours), (), ids, flags)
 
 
+def counted(log: list[Impression], counters: Counters) -> list[np.ndarray]:
+    """The counters of each impression; `counters` then include the log."""
+    named = dict.fromkeys(news_id for one in log for news_id in one.candidates)
+    table = ArticleTable(Article(news_id, "", "", news_id, "") for news_id in named)
+    columns = ImpressionColumns([block_of(log, table, 50)])
+    count_log(columns, table, counters)
+    return [one.counters for one in columns]
+
+
 def test_an_impression_does_not_know_itself():
-    assert impression_counters([impression(0, "ab", "a")], Counters())[0].tolist() == [[0] * 9] * 2
+    assert counted([impression(0, "ab", "a")], Counters())[0].tolist() == [[0] * 9] * 2
 
 
 def test_an_impression_knows_clicks_views_and_age_from_before():
     log = [impression(0, "ab", "a"), impression(2, "abc", "a"), impression(5, "abcd", "d")]
-    known = impression_counters(log, Counters())[2]
+    known = counted(log, Counters())[2]
     assert known[:, :3].tolist() == [[2, 2, 5], [0, 2, 5], [0, 1, 3], [0, 0, 0]]
     halved = [0.5 ** (5 / hours) + 0.5 ** (3 / hours) for hours in (1, 6, 24)]
     np.testing.assert_allclose(known[0, 3:], [*halved, *halved], rtol=1e-6)
@@ -43,7 +54,7 @@ def test_the_age_is_counted_from_publishing_where_it_is_known():
     )
     # Shown before it was published, as clocks differ: that view is older.
     log = [impression(1, "bd"), impression(4, "abcd"), impression(8, "abcd")]
-    first, second, third = (known[:, 2].tolist() for known in impression_counters(log, counters))
+    first, second, third = (known[:, 2].tolist() for known in counted(log, counters))
     assert (first, second, third) == ([0, 0], [6, 3, 0, 3], [10, 7, 4, 7])
     ages = counters.features(list("abcdx"), NINE + timedelta(hours=30))[:, 2]
     assert ages.tolist() == [32, 29, 26, 29, 0]
@@ -62,7 +73,7 @@ def test_observing_in_any_order_counts_what_a_log_counts():
     rng = random.Random(6)
     log = [impression(rng.randrange(40) / 4, rng.sample("abcdef", 3), "ab") for _ in range(200)]
     counters, observed = Counters(), Counters()
-    impression_counters(log, counters)
+    counted(log, counters)
     for number, seen in enumerate(log):
         observed.observe(seen)
         if number % 50 == 0:
@@ -76,7 +87,7 @@ def test_observing_in_any_order_counts_what_a_log_counts():
         counters.views,
         counters.newest,
     )
-    last = impression_counters([*log, impression(12, "abcdef")], Counters())[-1]
+    last = counted([*log, impression(12, "abcdef")], Counters())[-1]
     np.testing.assert_allclose(observed.features("abcdef", end), last, rtol=1e-5)
 
 
@@ -100,35 +111,35 @@ def test_counters_of_another_version_are_to_be_made_again(tmp_path, kept):
 
 def test_impressions_of_the_same_moment_do_not_know_each_other():
     log = [impression(1, "a", "a"), impression(1, "a", "a"), impression(1, "ab", "b")]
-    for known in impression_counters(log, Counters()):
+    for known in counted(log, Counters()):
         assert not known.any()
 
 
 def test_the_order_of_the_log_does_not_matter_and_the_answer_keeps_it():
     log = [impression(hour, "abc"[: 1 + hour % 3], "a") for hour in range(10)]
-    in_order = impression_counters(log, Counters())
+    in_order = counted(log, Counters())
     numbers = list(range(10))
     random.Random(1).shuffle(numbers)
-    shuffled = impression_counters([log[number] for number in numbers], Counters())
+    shuffled = counted([log[number] for number in numbers], Counters())
     for number, known in zip(numbers, shuffled, strict=True):
         np.testing.assert_array_equal(known, in_order[number])
 
 
 def test_changing_the_future_changes_nothing(mind_sample):
     log = sorted(read_split(mind_sample, "train").impressions[:600], key=lambda seen: seen.time)
-    whole = impression_counters(log, Counters())
+    whole = counted(log, Counters())
     rng = random.Random(3)
     for last in (1, 50, 300):
         now = log[last].time
         past = [seen for seen in log if seen.time < now]
         future = [impression(10_000 + number, "xyz", "x") for number in range(5)]
-        spoilt = impression_counters([*past, log[last], *rng.sample(future, 5)], Counters())
+        spoilt = counted([*past, log[last], *rng.sample(future, 5)], Counters())
         np.testing.assert_array_equal(spoilt[len(past)], whole[last])
 
 
 def test_counts_agree_with_counting_by_hand(mind_sample):
     log = read_split(mind_sample, "train").impressions[:400]
-    known = impression_counters(log, Counters())
+    known = counted(log, Counters())
     for number in (7, 200, 399):
         seen = log[number]
         past = [other for other in log if other.time < seen.time]
@@ -142,7 +153,7 @@ def test_counts_agree_with_counting_by_hand(mind_sample):
 
 def test_a_log_without_labels_adds_views_only():
     counters = Counters()
-    known = impression_counters([impression(0, "ab", None), impression(1, "ab", None)], counters)
+    known = counted([impression(0, "ab", None), impression(1, "ab", None)], counters)
     assert known[1][:, :4].tolist() == [[0, 1, 1, 0], [0, 1, 1, 0]]
     assert known[1][:, 6].tolist() == [0.5, 0.5]
     assert counters.clicks == {}
@@ -150,25 +161,25 @@ def test_a_log_without_labels_adds_views_only():
 
 def test_a_second_log_goes_on_from_the_first():
     counters = Counters()
-    impression_counters([impression(0, "a", "a")], counters)
-    assert impression_counters([impression(24, "a", "a")], counters)[0][:, :3].tolist() == [[1, 1, 24]]
-    known = impression_counters([impression(30, "a", "a")], counters)[0][0]
+    counted([impression(0, "a", "a")], counters)
+    assert counted([impression(24, "a", "a")], counters)[0][:, :3].tolist() == [[1, 1, 24]]
+    known = counted([impression(30, "a", "a")], counters)[0][0]
     np.testing.assert_allclose(known[[4, 7]], 0.5**5 + 0.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("hours", [0, 4, 5])
 def test_asking_about_a_moment_that_is_not_later_is_refused(hours):
     counters = Counters()
-    impression_counters([impression(0, "a", "a"), impression(5, "a", "a")], counters)
+    counted([impression(0, "a", "a"), impression(5, "a", "a")], counters)
     with pytest.raises(InputError, match="look into the future"):
         counters.features(["a"], NINE + timedelta(hours=hours))
     with pytest.raises(InputError, match="look into the future"):
-        impression_counters([impression(hours, "a", "a")], counters)
+        counted([impression(hours, "a", "a")], counters)
 
 
 def test_counters_are_read_back_as_they_were_saved(tmp_path):
     counters = Counters()
-    impression_counters([impression(0, "aé北", "a"), impression(2, "b", None)], counters)
+    counted([impression(0, "aé北", "a"), impression(2, "b", None)], counters)
     counters.save(tmp_path / "one.npz")
     again = Counters.load(tmp_path / "one.npz")
     assert again == counters != Counters()

@@ -277,7 +277,7 @@ def test_what_is_no_prepared_folder_is_told(data, tmp_path):
     with pytest.raises(InputError, match="another version"):
         read_examples(tmp_path / "out", "train")
     (tmp_path / "out" / "manifest.json").write_text("{")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is not valid JSON"):
         read_examples(tmp_path / "out", "train")
 
 

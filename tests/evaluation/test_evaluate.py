@@ -55,8 +55,8 @@ def test_the_report_has_every_model_and_baseline_in_every_slice_before_and_after
 def test_counters_change_the_ranker_with_counters_only(tiny_run: Path, tiny_data: Path) -> None:
     log = read_log(tiny_run, open_run(tiny_run), tiny_data, "dev")
     scorers = load_scorers(tiny_run, ("ranker", "ranker_counters"), log.table)
-    examples = log.examples()
-    more = list(log.examples())
+    examples = log.examples
+    more = list(log.examples)
     for example in more:
         clicked = np.zeros_like(example.counters)
         clicked[0, COUNTERS.index("clicks")] = 5
@@ -100,7 +100,7 @@ def test_readers_for_whom_nothing_was_written_are_scored_as_they_are(tiny_run: P
     log = read_log(tiny_run, open_run(tiny_run), tiny_data, "dev")
     scorers = load_scorers(tiny_run, ("two_tower", "ranker"), log.table)
     few, _ = cold_impressions(log)
-    examples, clicked = [log.examples()[at] for at in few], [log.clicked()[at] for at in few]
+    examples, clicked = [log.examples[at] for at in few], [log.clicked()[at] for at in few]
     found = cold_start(examples, clicked, scorers, len(log.table), lambda readers, n: [[]] * len(readers))
     assert found["written"] == 0
     for name in scorers:

@@ -35,14 +35,14 @@ def test_the_ranks_are_those_of_the_scores_that_are_evaluated(
     predict(tiny_run, data=tiny_data, split="dev", model="ranker_counters", out=tmp_path / "p.txt")
     log = read_log(tiny_run, open_run(tiny_run), tiny_data, "dev")
     scorer = load_scorers(tiny_run, ("ranker_counters",), log.table)["ranker_counters"]
-    expected = [rank_scores(scores).tolist() for scores in scorer(log.examples())]
+    expected = [rank_scores(scores).tolist() for scores in scorer(log.examples)]
     assert list(ranks_of(tmp_path / "p.txt").values()) == expected
 
 
 def test_earlier_logs_count_when_they_are_given(tiny_run: Path, tiny_data: Path) -> None:
     def clicks_and_views(*folders: Path) -> np.ndarray:
         log = read_log(tiny_run, open_run(tiny_run), tiny_data, "test", counters_from=folders)
-        return sum(example.counters.sum(axis=0)[:2] for example in log.examples())
+        return sum(example.counters.sum(axis=0)[:2] for example in log.examples)
 
     without, given = clicks_and_views(), clicks_and_views(tiny_data / "dev")
     assert (given > without).all()

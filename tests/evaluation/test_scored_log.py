@@ -50,7 +50,7 @@ def run(tmp_path: Path, data: Path) -> Path:
 def seen(run: Path, data: Path, split: str, *counters_from: str) -> list[list[list[float]]]:
     folders = [data / name for name in counters_from]
     log = read_log(run, RunConfig(), data, split, counters_from=folders)
-    return [example.counters[:, :2].tolist() for example in log.examples()]
+    return [example.counters[:, :2].tolist() for example in log.examples]
 
 
 def test_counters_continue_after_training_and_know_only_earlier_impressions_of_the_log(
@@ -90,7 +90,7 @@ def test_a_run_without_counters_is_refused_only_when_they_are_needed(tmp_path: P
     with pytest.raises(InputError, match=r"counters\.npz"):
         read_log(tmp_path, RunConfig(), data, "dev")
     log = read_log(tmp_path, RunConfig(), data, "dev", with_counters=False)
-    assert not log.examples()[0].counters.any()
+    assert not log.examples[0].counters.any()
 
 
 def test_only_articles_that_the_log_mentions_are_in_the_table(run: Path, data: Path) -> None:
@@ -104,7 +104,7 @@ def test_blocks_of_any_size_hold_the_same_examples_in_the_order_of_the_log(
     log = read_log(run, RunConfig(), data, "dev")
     assert [example.impression for block in log.blocks() for example in block] == [0, 1]
     assert [row.tolist() for row in log.clicked()] == [[True, False]] * 2
-    assert np.array_equal(log.examples()[0].history, [1, 2])
+    assert np.array_equal(log.examples[0].history, [1, 2])
 
 
 def impression(

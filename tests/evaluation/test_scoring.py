@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from genre_tf.data.articles import ArticleTable, Impression, Split
-from genre_tf.data.columns import ImpressionExample
+from genre_tf.data.click_log import block_of
+from genre_tf.data.columns import ImpressionColumns, ImpressionExample
 from genre_tf.data.counters import COUNTERS
 from genre_tf.errors import FailureError, InputError
 from genre_tf.evaluation import scored_log
@@ -90,7 +91,12 @@ TIME = datetime(2019, 11, 15)
 
 def log(*impressions: tuple[str, int]) -> ScoredLog:
     rows = [Impression(name, "U1", TIME, (), ("N",) * count, None) for name, count in impressions]
-    return ScoredLog(Split("test", {}, rows, []), ArticleTable(), None, 50)
+    return ScoredLog(
+        Split("test", {}, rows, []),
+        ArticleTable(),
+        ImpressionColumns([block_of(rows, ArticleTable(), 50)]),
+        50,
+    )
 
 
 def later_is_better(examples: Sequence[ImpressionExample]) -> list[np.ndarray]:

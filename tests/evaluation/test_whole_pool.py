@@ -31,7 +31,7 @@ def world(tiny_run: Path, tiny_data: Path):
 
 def test_the_evaluated_answer_is_that_of_an_export_with_the_same_counters(world, tmp_path):
     run, log, towers, ranker = world
-    moments = Moments(run, log, log.examples())
+    moments = Moments(run, log, log.examples)
     answers = PoolAnswers((towers, ranker), log, RULES)
     counters, in_pool = moments.at(17)
     answers.set_moment(counters, in_pool)
@@ -63,7 +63,7 @@ def test_the_evaluated_answer_is_that_of_an_export_with_the_same_counters(world,
 def found(world):
     """The pool of the log, with the same models as "before" and two impressions whose answers are kept."""
     run, log, towers, ranker = world
-    moments, stages = Moments(run, log, log.examples()), (towers, ranker)
+    moments, stages = Moments(run, log, log.examples), (towers, ranker)
     slices = slice_masks(log.split.impressions, None)
     return pool_report(moments, stages, stages, slices, RULES.max_age_hours, lambda line: None, kept=[17, 3])
 
@@ -75,7 +75,7 @@ def test_models_before_training_are_measured_on_the_same_impressions(found):
 
 def test_the_answers_of_some_impressions_are_kept_as_the_server_gives_them(world, found):
     run, log, towers, ranker = world
-    examples = log.examples()
+    examples = log.examples
     moments = Moments(run, log, examples)
     answers = PoolAnswers((towers, ranker), log, RULES)
     for number, kept in zip((17, 3), found["kept"], strict=True):
@@ -102,7 +102,7 @@ def test_the_report_has_the_pool_with_baselines_intervals_and_calibration(found)
 
 def test_counters_of_a_moment_know_only_what_happened_before(world):
     run, log, *_ = world
-    examples = log.examples()
+    examples = log.examples
     before = Moments(run, log, examples)
     number = 11
     now = before.seconds[number]
@@ -116,7 +116,7 @@ def test_counters_of_a_moment_know_only_what_happened_before(world):
 
 def test_a_refreshed_server_knows_what_was_counted_up_to_the_last_full_period(world):
     run, log, *_ = world
-    examples = log.examples()
+    examples = log.examples
     live, daily = (Moments(run, log, examples, refresh_hours=hours).at(29)[0] for hours in (0.0, 24.0))
     clicks = COUNTERS.index("clicks")
     assert live[:, clicks].sum() > daily[:, clicks].sum()
@@ -124,16 +124,16 @@ def test_a_refreshed_server_knows_what_was_counted_up_to_the_last_full_period(wo
 
 def test_before_a_first_showing_an_article_is_in_no_pool_of_what_was_seen(world):
     run, log, *_ = world
-    first_seen = Moments(run, log, log.examples(), "first_seen")
+    first_seen = Moments(run, log, log.examples, "first_seen")
     sizes = [int(first_seen.at(number)[1].sum()) for number in range(30)]
     assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
-    for number, example in enumerate(log.examples()):
+    for number, example in enumerate(log.examples):
         assert first_seen.at(number)[1][example.candidates].all()
 
 
 def test_a_published_article_is_in_the_pool_from_then_on_and_one_that_is_shown_always(world, monkeypatch):
     run, log, *_ = world
-    examples = log.examples()
+    examples = log.examples
     shown_first = examples[0].candidates
     published = np.full(len(log.table), PUBLISHED_UNKNOWN)
     published[shown_first[0]] = np.iinfo(np.int64).max  # after all moments, though it is shown

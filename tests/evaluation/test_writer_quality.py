@@ -17,6 +17,8 @@ from genre_tf.backbones.language_models import GPT2, save_language_model, tiny_b
 from genre_tf.cli.evaluate import evaluate
 from genre_tf.config import GenerationConfig, WritingConfig, read_config
 from genre_tf.data.articles import Article, ArticleTable, Impression, Split
+from genre_tf.data.click_log import block_of
+from genre_tf.data.columns import ImpressionColumns
 from genre_tf.data.prepared import read_articles
 from genre_tf.errors import InputError
 from genre_tf.evaluation import EvaluationOptions, writer_quality
@@ -249,11 +251,13 @@ def log():
         )
         for number, (history, candidates) in enumerate(rows)
     ]
-    return ScoredLog(Split("dev", {}, impressions, []), TABLE, None, 50)
+    return ScoredLog(
+        Split("dev", {}, impressions, []), TABLE, ImpressionColumns([block_of(impressions, TABLE, 50)]), 50
+    )
 
 
 def test_written_articles_come_first_and_fill_up_to_five(log):
-    empty, two, _ = log.examples()
+    empty, two, _ = log.examples
     titles = {reader_of(empty): ["a", "", "b"], reader_of(two): ["b", "c", "d", "e"]}
     (first, second), written = fill_histories([empty, two], titles, first_row=len(TABLE))
     assert first.history.tolist() == [11, 10]  # the best one stands newest
@@ -262,7 +266,7 @@ def test_written_articles_come_first_and_fill_up_to_five(log):
 
 
 def test_the_report_says_what_written_articles_change(log):
-    examples, clicked = log.examples()[:2], log.clicked()[:2]
+    examples, clicked = log.examples[:2], log.clicked()[:2]
     report = cold_start(
         examples, clicked, {"tastes": Tastes()}, len(TABLE), lambda readers, n: [["a"]] * len(readers)
     )

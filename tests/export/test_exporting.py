@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -219,18 +218,6 @@ def test_a_folder_without_articles_is_wrong_input(run, tmp_path):
         read_pool(run, [tmp_path])
     with pytest.raises(InputError, match="is not a folder; give a data set folder"):
         read_pool(run, [tmp_path / "nowhere"])
-
-
-def test_data_sets_are_told_apart_without_the_machines_paths(tmp_path, monkeypatch):
-    for name in ("mon/mind", "tue/mind", "a/b"):
-        (tmp_path / name).mkdir(parents=True)
-    mon, tue, other = (tmp_path / name for name in ("mon/mind", "tue/mind", "a/b"))
-    assert exporting._told_apart([mon]) == {"mind": mon}
-    assert exporting._told_apart([mon, tue, mon]) == {"mon/mind": mon, "tue/mind": tue}
-    assert exporting._told_apart([mon, tue, other]) == {"mon/mind": mon, "tue/mind": tue, "a/b": other}
-    assert exporting._told_apart([]) == {}
-    monkeypatch.chdir(other)
-    assert exporting._told_apart([Path()]) == {"b": other}
 
 
 def test_reports_of_the_run_go_into_the_contract(tmp_path):

@@ -20,6 +20,7 @@ from genre_tf.export.publishing import publish, staged
 from genre_tf.export.refreshing import refresh_evidence
 from genre_tf.export.requests import RowByRow, recorded_requests, warmup_requests
 from genre_tf.export.servables import Servable, write_version
+from genre_tf.export.server_config import write_configuration
 from genre_tf.funnel.evidence import Evidence
 from genre_tf.funnel.served_models import ServedModels
 from genre_tf.generation.prompt_form import CONTROL_TOKENS
@@ -28,7 +29,6 @@ from genre_tf.generation.writer import WritingGraph
 from genre_tf.models.writer import Writer
 from genre_tf.serving import Client
 from genre_tf.serving.embedded.server import EmbeddedServer, ServerOptions
-from genre_tf.serving.operations.configuration import write_configuration
 from genre_tf.text.byte_pair import train_byte_pair
 
 CORPUS = ["rates rise again in may", "rain ends the match", "a cure for colds is near"]

@@ -22,11 +22,11 @@ from genre_tf.export.refreshing import Changes, refresh
 from genre_tf.export.requests import Exchange, as_bytes
 from genre_tf.export.saved_model import attached_values
 from genre_tf.export.servables import recommender_servable
+from genre_tf.export.server_config import write_configuration
 from genre_tf.export.verification import verify_version
 from genre_tf.funnel.index import read_catalogue
 from genre_tf.funnel.rules import Rules
 from genre_tf.funnel.served_models import ServedModels
-from genre_tf.serving.operations.configuration import write_configuration
 from genre_tf.serving.operations.version_choice import roll_back
 
 from ..cli.conftest import genre  # noqa: F401  (fixture)

@@ -195,7 +195,7 @@ def _save(folder: Path, session: Any, signatures: dict[str, tuple[dict[str, Any]
 @pytest.fixture(scope="session")
 def contract_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A MODELS folder as `genre export` leaves it, with hand-made models."""
-    from genre_tf.serving.operations.configuration import write_configuration
+    from genre_tf.export.server_config import write_configuration
 
     folder = tmp_path_factory.mktemp("models")
     write_recommender(folder / "genre_recommender" / "1")

@@ -10,10 +10,10 @@ import grpc
 import numpy as np
 import pytest
 
+from genre_tf.export.server_config import BatchingParameters
 from genre_tf.serving.embedded.errors import ServingError
 from genre_tf.serving.embedded.metrics import ServerMetrics
 from genre_tf.serving.embedded.servable import BatchingRunner, BatchScheduler
-from genre_tf.serving.operations.configuration import BatchingParameters
 
 
 class Graph:

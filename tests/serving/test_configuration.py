@@ -9,14 +9,14 @@ import pytest
 from google.protobuf import text_format
 
 from genre_tf.errors import InputError
-from genre_tf.serving.operations.configuration import (
+from genre_tf.export.models_config import edited
+from genre_tf.export.server_config import (
     USUAL_SIZES,
     BatchingParameters,
     render_batching,
     warmup_sizes,
     write_configuration,
 )
-from genre_tf.serving.operations.models_config import edited
 
 
 def read_models(path: Path) -> Any:

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from genre_tf.errors import InputError
-from genre_tf.serving.operations.configuration import write_configuration
-from genre_tf.serving.operations.model_server import LocalConfig
-from genre_tf.serving.operations.models_config import (
+from genre_tf.export.models_config import (
     edited,
     find_models,
     read_models_config,
     scan_models,
     version_fault,
 )
+from genre_tf.export.server_config import write_configuration
+from genre_tf.serving.operations.model_server import LocalConfig
 from genre_tf.serving.operations.version_choice import prune
 
 

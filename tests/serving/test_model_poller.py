@@ -39,7 +39,7 @@ class Served:
         self.loader = VersionLoader(models, self.manager, self.open, self.said.append)
 
     def start(self, poll_s: float = 0.0) -> None:
-        from genre_tf.serving.operations.models_config import find_models
+        from genre_tf.export.models_config import find_models
 
         self.loader.start(find_models(self.models), poll_s)
 

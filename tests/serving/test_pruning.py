@@ -8,8 +8,8 @@ import pytest
 from genre_tf.cli.versions import prune as prune_verb
 from genre_tf.errors import FailureError, InputError
 from genre_tf.export import publishing
+from genre_tf.export.models_config import edited
 from genre_tf.export.publishing import versions
-from genre_tf.serving.operations.models_config import edited
 from genre_tf.serving.operations.version_choice import prune
 
 NAME = "genre_recommender"

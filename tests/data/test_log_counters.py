@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from genre_tf.contract import COUNTERS
-from genre_tf.data.view_log import (
+from genre_tf.data.log_counters import (
     HALF_LIVES_HOURS,
     UNKNOWN_TIME,
     CounterState,
@@ -17,7 +17,7 @@ from genre_tf.data.view_log import (
 BEGIN = 1_573_289_000  # not the beginning of an hour
 
 
-class ViewLog:
+class Counted:
     """The three steps of counting, for a log in memory."""
 
     def __init__(self, articles, rows, seconds, clicked, earlier=None, published=None) -> None:
@@ -43,9 +43,9 @@ class RandomLog:
         published = BEGIN + random.integers(-span, 2 * span, articles)
         self.published = np.where(random.random(articles) < 0.5, UNKNOWN_TIME, published)
 
-    def log(self, chosen: np.ndarray | slice = slice(None), earlier: CounterState | None = None) -> ViewLog:
+    def log(self, chosen: np.ndarray | slice = slice(None), earlier: CounterState | None = None) -> Counted:
         columns = (each[chosen] for each in (self.rows, self.seconds, self.clicked))
-        return ViewLog(self.articles, *columns, earlier, self.published)
+        return Counted(self.articles, *columns, earlier, self.published)
 
     def by_hand(self, row: int, moment: int) -> list[float]:
         """One event after the other, in float64."""
@@ -116,7 +116,7 @@ def test_the_order_of_the_events_does_not_matter():
 def test_many_views_long_ago_leave_the_few_of_today_exact():
     old, new = np.zeros(100_000, np.int64), np.full(3, 400 * 86_400)
     seconds = np.concatenate([old, new])
-    log = ViewLog(2, np.ones(len(seconds), np.int32), seconds, np.ones(len(seconds), bool))
+    log = Counted(2, np.ones(len(seconds), np.int32), seconds, np.ones(len(seconds), bool))
     found = log.before(1, int(new[0]) + 3600)
     np.testing.assert_allclose(found[3:], np.tile(3 * 0.5 ** (1 / np.array(HALF_LIVES_HOURS)), 2), rtol=1e-6)
 

@@ -353,7 +353,7 @@ class Events:
         return clicks, views, sums
 
 
-class ColumnLog:
+class LogCounters:
     """The counters of a log in columns of any size, of which only some hours' events are held at a time.
 
     The impressions may be in any order; that of time is quickest. The other arguments are those of `Hours`.

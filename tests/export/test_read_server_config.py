@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from genre_tf.errors import InputError
-from genre_tf.serving.operations.configuration import (
+from genre_tf.export.server_config import (
     BatchingParameters,
     read_batching,
     read_prometheus_path,
