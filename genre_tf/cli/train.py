@@ -288,7 +288,7 @@ def training_table(found: "Mapping[str, FitResult]") -> Table:
         )
         if result.older_before is not None:
             numbers = (f"{result.older_before:.4f}", f"{result.older_after:.4f}")
-            table.add_row("", f"{result.metric}, earlier log", *numbers)
+            table.add_row("earlier log", result.metric, *numbers)
     return table
 
 

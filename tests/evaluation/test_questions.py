@@ -78,7 +78,7 @@ def measured():
     )
     writer = Writer.from_preset("tiny")
     rows = [
-        QuestionRow("How many schools did storm Rita close?", ("12",), "N1"),
+        QuestionRow("How many schools in Fletcher had storm Rita closed?", ("12",), "N1"),
         QuestionRow("Who raises the rates?", ("Bank",), "N2"),
         QuestionRow("What is the capital of France?", (), ""),
     ]
