@@ -45,6 +45,7 @@ class ExportOptions:
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # covered by warmup
     rules: Rules = Rules()  # noqa: RUF009  (frozen)
     partitioned: PartitionedOptions | None = None  # None: exact search, fast enough for a million articles
+    tpu: bool = False  # the generator's decoding has fixed shapes, which XLA can compile
     learn_age_limit: bool = True  # from the newest clicks of the run's log, instead of `rules.max_age_hours`
     max_bad_rows: int = 0
     safety_list: Path | None = None  # file of words and patterns that replace the default list
@@ -237,6 +238,7 @@ def _servables(source: _Source, scratch: Path, report: Report) -> Iterator[Serva
             safety=source.safety,
             classifier=source.classifier,
             show_unsafe=options.show_unsafe,
+            tpu=options.tpu,
         )
 
 

@@ -132,7 +132,14 @@ class GeneratorServable:
     def write(self, folder: Path) -> None:
         """Write the SavedModel."""
         parts = (self.writer, self.evidence, *self.models.tokenizers())
-        write_servable(folder, GENERATOR, self, *parts, attached={"evidence": self.evidence})
+        write_servable(
+            folder,
+            GENERATOR,
+            self,
+            *parts,
+            attached={"evidence": self.evidence},
+            aliases=self.writer.device_functions(),
+        )
 
     def _write_for(
         self,
@@ -201,15 +208,19 @@ def generator_servable(
     safety: SafetyList = SafetyList(),  # noqa: B008  (frozen)
     classifier: SafetyClassifier | None = None,
     show_unsafe: bool = False,
+    tpu: bool = False,
 ) -> Servable:
-    """Build `genre_generator`; the catalogue supplies evidence for answers, and titles for verification."""
+    """Build `genre_generator`; the catalogue supplies evidence for answers, and titles for verification.
+
+    With `tpu`, XLA can compile the decoding, which `function_aliases` names.
+    """
     abstracts = [
         text.removeprefix(title) for title, text in zip(catalogue.titles, catalogue.texts, strict=True)
     ]
     floor = topic_floor(models.encoders()[1], catalogue.titles, abstracts, writing.topic_share)
     options = writer_options(writing, writer.prompts, safety=safety, topic_floor=floor)
     evidence = Evidence(catalogue.news_ids, catalogue.titles, catalogue.texts)
-    graph = WritingGraph(writer, options)
+    graph = WritingGraph(writer, options, fixed_shapes=tpu)
     functions = GeneratorServable(
         graph, models, evidence, max_history=max_history, classifier=classifier, show_unsafe=show_unsafe
     )

@@ -99,6 +99,13 @@ def export(
     safety_list: SafetyListFile = None,
     allow_poor_writer: AllowPoorWriter = False,
     show_unsafe: ShowUnsafe = False,
+    tpu: Annotated[
+        bool,
+        typer.Option(
+            "--tpu",
+            help="genre_generator for TPUs: XLA compiles its decoding (fixed shapes, slow on CPUs).",
+        ),
+    ] = False,
     max_bad_rows: MaxBadRows = 0,
     json: Json = False,
 ) -> None:
@@ -135,6 +142,7 @@ def export(
         safety_list=safety_list,
         allow_poor_writer=allow_poor_writer,
         show_unsafe=show_unsafe,
+        tpu=tpu,
         partitioned=None if index == "exact" else PartitionedOptions(probes=probes),
     )
     if (models / CONFIG_NAME).is_file():

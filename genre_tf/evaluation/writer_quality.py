@@ -52,7 +52,7 @@ from genre_tf.text.words import beginning, length_in_words
 
 MIN_ABSTRACT_WORDS = 8  # shorter abstracts give too little to write from
 MAX_HEADLINES = 200  # ROUGE moves by about 0.01 between samples
-MAX_CLICKS = 500  # perplexity is known to about 4%; a 135M writer reads them in 2 minutes on two cores
+MAX_CLICKS = 250  # perplexity is known to about 6%; each context reads them, and all contexts the same ones
 _BATCH_TEXTS = 32
 # Writing for them costs 5 texts each; more readers would only make the interval narrower than matters.
 MOST_IMPRESSIONS = 1000

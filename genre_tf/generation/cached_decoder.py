@@ -39,19 +39,23 @@ class CachedDecoder(tf.Module):
     """The weights of a language model in the layout that decodes fastest; it computes the same function.
 
     Query, key and value are one matrix, and so are a gate and what it opens. Low-rank updates are merged
-    (adapters and trained prefixes cannot be, and are shared with the layers), and each normalization's scale
-    and shift are merged into the product after it. Where norms subtract the mean (GPT-2), everything added to
-    the states has mean 0, so that each of them is a division by the root mean square (Ashkboos et al. 2024,
-    "SliceGPT", section 3.1). Kernels are stored as [inputs, outputs] and biases are added separately: without
-    oneDNN, as on processors without AVX-512, a few rows times a transposed kernel take up to eight times
-    longer, and one row in a product fused with its bias up to six times.
+    (adapters and trained prefixes cannot be, and are shared with the layers), and the scale and shift of each
+    normalization except the last are merged into the product after it. Where norms subtract the mean (GPT-2),
+    everything added to the states has mean 0, so that each of them is a division by the root mean square
+    (Ashkboos et al. 2024, "SliceGPT", section 3.1). Kernels are stored as [inputs, outputs] and biases are
+    added separately: without oneDNN, as on processors without AVX-512, a few rows times a transposed kernel
+    take up to eight times longer, and one row in a product fused with its bias up to six times.
 
     These are separate variables, so that a served graph does not convert the layout at each request.
     `refresh` updates them to the current weights of the layers.
+
+    With `fixed_shapes`, XLA can compile it: kernels stand as matrices only, and the cache is written by a
+    scatter, because XLA does not know `InplaceUpdate`.
     """
 
-    def __init__(self, layers: LanguageLayers) -> None:
+    def __init__(self, layers: LanguageLayers, fixed_shapes: bool = False) -> None:
         super().__init__()
+        self.fixed_shapes = fixed_shapes
         self.hidden, self.depth = layers.hidden, layers.depth
         self.heads, self.key_heads = layers.heads, layers.key_heads
         self.max_positions = layers.max_positions
@@ -64,12 +68,12 @@ class CachedDecoder(tf.Module):
             {name: each for name, each in block.additions.items() if not isinstance(each, KernelUpdate)}
             for block in layers.blocks
         ]
-        self.probe = Probe()
+        self.probe = None if fixed_shapes else Probe()
         # Inside a function, the layers are not tracked, so that an export holds each weight once.
         self._read = lambda: [_outer_weights(layers), *map(_weights, layers.blocks)]
         self.outer, *self.layers = [
             {
-                name: Kernel(value, name, whole=name != "output_kernel")
+                name: Kernel(value, name, whole=name != "output_kernel", blocked=not fixed_shapes)
                 if name.endswith("_kernel")
                 else tf.Variable(value, trainable=False, name=name)
                 for name, value in weights.items()
@@ -108,7 +112,7 @@ class CachedDecoder(tf.Module):
         last = layout.padded(states, False)[:, -1]  # [batch, hidden]
         keys, values = (list(part) for part in zip(*attention.seen, strict=True))
         cache = PromptCache(keys, values, bias, tf.reduce_sum(length, axis=1))
-        return self._logits(last, self.probe.routes(tf.shape(last)[0])), cache
+        return self._logits(last, self._routes(tf.shape(last)[0])), cache
 
     def read(
         self, embeddings: Any, positions: Any, prompt: PromptCache, written: WrittenCache
@@ -129,8 +133,9 @@ class CachedDecoder(tf.Module):
         """
         at = positions - prompt.length[:, None, None]
         turns = self._turns(tf.reshape(positions, [-1]))  # [tokens, 1, depth]
-        attention = _CachedAttention(prompt, written, at, self.heads // self.key_heads, turns)
-        routes = self.probe.routes(tf.size(positions))
+        groups = self.heads // self.key_heads
+        attention = _CachedAttention(prompt, written, at, groups, turns, self.fixed_shapes)
+        routes = self._routes(tf.size(positions))
         states = self._transformed(embeddings, positions, attention, routes)
         return self._logits(states, routes), attention.grown
 
@@ -143,10 +148,15 @@ class CachedDecoder(tf.Module):
         sizes = (self.key_heads, samples, room, self.depth)
 
         def new() -> Any:
+            if self.fixed_shapes:
+                return tf.zeros([batch, *sizes])
             empty = tf.raw_ops.Empty(shape=tf.stack([batch, *sizes]), dtype=tf.float32, init=True)
             return tf.ensure_shape(empty, [None, *sizes])
 
         return WrittenCache([new() for _ in self.layers], [new() for _ in self.layers])
+
+    def _routes(self, rows: Any) -> Routes | None:
+        return None if self.probe is None else self.probe.routes(rows)
 
     def _turns(self, positions: Any) -> tuple[Any, Any] | None:
         if self.rotary_base is None:
@@ -165,7 +175,7 @@ class CachedDecoder(tf.Module):
             states = transformed(_Layer(self, weights, number, routes), states, attend)
         return states
 
-    def _logits(self, states: Any, routes: Routes) -> Any:
+    def _logits(self, states: Any, routes: Routes | None) -> Any:
         states = _normalized(states, self.epsilon) * self.outer["output_scale"]
         if self.centred:
             states += self.outer["output_offset"]
@@ -187,8 +197,10 @@ class _CachedAttention:
         at: Any,
         groups: int,
         turns: tuple[Any, Any] | None = None,
+        fixed_shapes: bool = False,
     ) -> None:
         self.prompt, self.written, self.groups, self.turns = prompt, written, groups, turns
+        self._fixed_shapes = fixed_shapes
         self.grown = WrittenCache([], [])
         cache = written.keys[0]
         batch, heads, samples, room, depth = (
@@ -231,7 +243,11 @@ class _CachedAttention:
         """The cache with the keys (or values) of the new tokens, [tokens, ...], in their places."""
         depth = cache.shape[-1]
         flat = tf.reshape(cache, [-1, depth])
-        flat = tf.raw_ops.InplaceUpdate(x=flat, i=self._index, v=tf.reshape(new, [-1, depth]))
+        new = tf.reshape(new, [-1, depth])
+        if self._fixed_shapes:
+            flat = tf.tensor_scatter_nd_update(flat, self._index[:, None], new)
+        else:
+            flat = tf.raw_ops.InplaceUpdate(x=flat, i=self._index, v=new)
         return tf.ensure_shape(tf.reshape(flat, self._shape), cache.shape)
 
     def _attend(self, query: Any, number: int) -> Any:

@@ -79,14 +79,17 @@ def _draw(weight: Any, uniform: Any) -> Any:
 def uniforms(seeds: Any, samples: int, steps: int) -> Any:
     """A uniform number for every row, sample and step: int64 [batch] -> float32 [batch, samples, steps].
 
-    Equal seeds give equal numbers, on every device (Philox).
+    Equal seeds give equal numbers, on every device: Philox, and the lower 23 of its bits, as TensorFlow makes
+    a float of them on CPUs; XLA's own floats have the upper ones.
     """
 
     def of_row(seed: Any) -> Any:
-        return tf.random.stateless_uniform([samples, steps], tf.stack([seed, 0]), alg="philox")
+        seed = tf.stack([seed, 0])
+        return tf.random.stateless_uniform([samples, steps], seed, None, None, tf.int32, alg="philox")
 
-    numbers: Any = tf.TensorSpec([samples, steps], tf.float32)
-    return tf.map_fn(of_row, seeds, fn_output_signature=numbers)
+    numbers: Any = tf.TensorSpec([samples, steps], tf.int32)
+    bits = tf.map_fn(of_row, seeds, fn_output_signature=numbers)
+    return tf.cast(tf.bitwise.bitwise_and(bits, 2**23 - 1), tf.float32) * 2.0**-23
 
 
 class Decoded(NamedTuple):
@@ -152,7 +155,8 @@ def decode(
             them; drafts come from them.
 
     Returns:
-        The texts. The loop ends when every text has ended, so `longest` is often less than `max_tokens`.
+        The texts. The loop ends when every text has ended, so `longest` is often less than `max_tokens`; with
+        fixed shapes it is `max_tokens`.
     """
     strategy, copies = options.strategy, options.rows
     logits, prompt = model.prefill(embeddings, mask)
@@ -230,7 +234,9 @@ class Loop:
             shape_invariants=shapes,
         )
         last = _Texts(*state)
-        place = tf.range(tf.reduce_max(last.count))
+        # XLA needs a length that does not depend on values.
+        longest = self.max_tokens if self.model.fixed_shapes else tf.reduce_max(last.count)
+        place = tf.range(longest)
         at = tf.minimum(width - last.count[:, None] + place, width - 1)
         ids = tf.where(place < last.count[:, None], tf.gather(last.written, at, batch_dims=1), NOTHING)
         return ids, last.log_probability

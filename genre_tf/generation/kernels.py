@@ -66,13 +66,21 @@ class Kernel(tf.Module):
     product, whichever is faster there (`Probe`). All ways are in the graph, and one that gets no rows costs
     nothing; no branch is needed.
 
-    Without `whole` there are only blocks. That is for a kernel that seldom gets many rows.
+    Without `whole` there are only blocks. That is for a kernel that seldom gets many rows. Without `blocked`
+    there is only the matrix, for XLA, which does not know `BatchMatMulV3`.
     """
 
-    def __init__(self, value: Any, name: str, large_bytes: int = _LARGE_BYTES, whole: bool = True) -> None:
+    def __init__(
+        self,
+        value: Any,
+        name: str,
+        large_bytes: int = _LARGE_BYTES,
+        whole: bool = True,
+        blocked: bool = True,
+    ) -> None:
         super().__init__(name)
         self.inputs, self.outputs = value.shape
-        large = 4 * self.inputs * self.outputs >= large_bytes
+        large = blocked and 4 * self.inputs * self.outputs >= large_bytes
         self.matrix = self.blocks = None
         if whole or not large:
             self.matrix = tf.Variable(value, trainable=False, name=name)

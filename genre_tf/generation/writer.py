@@ -193,9 +193,16 @@ class WritingGraph(tf.Module):
     It holds a copy of the writer's weights in decoding layout; `refresh` updates the copy.
     """
 
-    def __init__(self, writer: Any, options: WriterOptions = WriterOptions()) -> None:
+    def __init__(
+        self, writer: Any, options: WriterOptions = WriterOptions(), fixed_shapes: bool = False
+    ) -> None:
         super().__init__()
-        self.model = CachedDecoder(writer.language_model)
+        if fixed_shapes and (options.draft_tokens or isinstance(options.strategy, Beam)):
+            raise InputError(
+                "a writer for TPUs writes token by token: set generation.writing.strategy to sample or "
+                "greedy, and draft_tokens to 0"
+            )
+        self.model = CachedDecoder(writer.language_model, fixed_shapes)
         self.prompts = prompts = writer.prompts
         self.grounding = Grounding(writer.common_words or FUNCTION_WORDS)
         self.options = options
@@ -205,6 +212,19 @@ class WritingGraph(tf.Module):
             raise ValueError(
                 f"prompts of {needed} tokens do not fit into {self.model.max_positions} positions"
             )
+        self._prompt_tokens = needed - prompts.sizes.target_tokens
+        self.write_tokens: Callable[..., Any] = self._write_tokens
+        if fixed_shapes:
+            prompt = [None, self._prompt_tokens]
+            specs = {
+                "token_ids": (prompt, tf.int32),
+                "mask": (prompt, tf.bool),
+                "seed": ([None], tf.int64),
+                "limits": ([None], tf.int32),
+                "newline": ([None, 1], tf.int32),
+            }
+            signature = [tf.TensorSpec(shape, dtype, name) for name, (shape, dtype) in specs.items()]
+            self.write_tokens = tf.function(self._write_tokens, signature, autograph=False)
 
     def refresh(self) -> None:
         """Update to the current weights of the writer."""
@@ -281,28 +301,48 @@ class WritingGraph(tf.Module):
     ) -> Decoded:
         """Write token ids without ranking. Arguments as in `__call__`; the instruction is that of a style."""
         prompt = self.prompts.to_continue(history_text, source, kind, instruction)
-        target_tokens = self.prompts.sizes.target_tokens
+        token_ids, mask = prompt.token_ids, prompt.mask
+        if self.model.fixed_shapes:
+            missing = [[0, 0], [self._prompt_tokens - tf.shape(mask)[1], 0]]
+            token_ids, mask = (
+                tf.ensure_shape(tf.pad(rows, missing), [None, self._prompt_tokens])
+                for rows in (token_ids, mask)
+            )
         long = self.prompts.kind_index(kind) > 0
+        limits = tf.where(long, self.prompts.sizes.target_tokens, self.options.title_tokens)
         newline = tf.where(self.prompts.may_break_line(kind), NOTHING, self._newline)[:, None]  # [batch, 1]
-        controls = tf.repeat(tf.constant([self.prompts.control_ids]), tf.size(kind), axis=0)
+        copied = (prompt.source,) if self.options.draft_tokens else ()
+        return Decoded(*self.write_tokens(token_ids, mask, seed, limits, newline, *copied))
+
+    def device_functions(self) -> dict[str, Any]:
+        """The functions that XLA can compile, for `function_aliases` of a SavedModel; none by default."""
+        return {"write_tokens": self.write_tokens} if self.model.fixed_shapes else {}
+
+    def _write_tokens(
+        self, token_ids: Any, mask: Any, seed: Any, limits: Any, newline: Any, source: Any | None = None
+    ) -> tuple[Any, Any]:
+        """The part of `decode` without strings and tables."""
+        batch, target_tokens = tf.shape(token_ids)[0], self.prompts.sizes.target_tokens
+        controls = tf.repeat(tf.constant([self.prompts.control_ids]), batch, axis=0)
         required = None
         if words := self.options.required_words:
             longest = max(map(len, words))
             rows = tf.constant([[[*word, *[NOTHING] * (longest - len(word))] for word in words]])
-            required = tf.ensure_shape(tf.repeat(rows, tf.size(kind), axis=0), [None, *rows.shape[1:]])
-        return decode(
+            required = tf.ensure_shape(tf.repeat(rows, batch, axis=0), [None, *rows.shape[1:]])
+        decoded = decode(
             self.model,
-            self.model.embed(prompt.token_ids),
-            prompt.mask,
+            self.model.embed(token_ids),
+            mask,
             seeds=seed,
-            limits=tf.where(long, target_tokens, self.options.title_tokens),
+            limits=limits,
             forbidden=tf.concat([controls, newline], axis=1),
             required=required,
             end_id=self.prompts.end_id,
             max_tokens=target_tokens,
             options=self.options,
-            copy_from=prompt.source,
+            copy_from=source,
         )
+        return tuple(decoded)
 
     def _text(self, decoded: Decoded, kind: Any) -> Any:
         shape = tf.shape(decoded.ids)

@@ -6,9 +6,10 @@ the others; only texts that may be shown can be preferred. The writer then learn
 preference optimization. The judge has no part in this.
 """
 
+import itertools
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from genre_tf.config import RunConfig
 from genre_tf.data.learning_texts import TextExample, history_titles
 from genre_tf.data.prepared import file_fingerprint
 from genre_tf.errors import InputError
-from genre_tf.evaluation.personalisation import ServedWriter
+from genre_tf.evaluation.personalisation import BATCH_ROWS, ServedWriter
 from genre_tf.evaluation.text_measures import Fluency, topic_floor
 from genre_tf.files import whole_file
 from genre_tf.generation.clickbait import is_clickbait
@@ -54,6 +55,8 @@ _HELD_OUT = 0.1  # share of the articles whose pairs validate
 _REAL_TITLES = 200  # give the floor of fluency
 _TEXTS = ("history", "source", "kind", "target")
 Floats = npt.NDArray[np.float32]
+Group = tuple[int, list[tuple[int, ...]]]
+"""Row of an article, and for each of its readers the rows of their clicks, oldest first."""
 
 
 @dataclass(frozen=True)
@@ -272,11 +275,8 @@ def sampled_pairs(data: StageData, config: RunConfig, writer: Writer, report: Re
         f"writing {settings.samples} texts for each of {settings.readers} readers of {len(groups)} articles"
     )
     pairs = []
-    for number, (article, readers) in enumerate(groups):
-        histories = [titles[rows] for rows in readers]
-        source = table.abstracts[article]
-        seeds = range(number * len(readers), (number + 1) * len(readers))
-        drawn, _ = served(histories, [source] * len(readers), seeds)
+    for article, readers, drawn in texts_of_groups(served, groups, titles, table.abstracts):
+        histories, source = [titles[rows] for rows in readers], table.abstracts[article]
         read = served.read_titles(tf.constant(["\n".join(one) for one in histories]))
         texts = may_be_preferred(drawn, options.floors, read, source)
         texts = [text for text, good in zip(texts, fluent(texts), strict=True) if good]
@@ -287,6 +287,27 @@ def sampled_pairs(data: StageData, config: RunConfig, writer: Writer, report: Re
             if texts[better] not in histories[reader]:
                 pairs.append(Pair(readers[reader], article, texts[better], texts[worse]))
     return pairs
+
+
+def texts_of_groups(
+    served: ServedWriter,
+    groups: Sequence[Group],
+    titles: Mapping[tuple[int, ...], Sequence[str]],
+    sources: Sequence[str],
+) -> Iterator[tuple[int, list[tuple[int, ...]], Written]]:
+    """The texts for the readers of each article; those of several articles are written together.
+
+    Every article has the same number of readers.
+    """
+    seeds = itertools.count()
+    at_once = max(1, BATCH_ROWS // (served.samples * len(groups[0][1])))
+    for start in range(0, len(groups), at_once):
+        some = groups[start : start + at_once]
+        asked = [(titles[rows], sources[article]) for article, readers in some for rows in readers]
+        drawn, _ = served(*zip(*asked, strict=True), [next(seeds) for _ in asked])
+        parts = [np.array_split(column, len(some)) for column in drawn]
+        for (article, readers), *own in zip(some, *parts, strict=True):
+            yield article, readers, Written(*own)
 
 
 def may_be_preferred(drawn: Written, floors: Floors, read: Any, source: str) -> list[str]:
@@ -310,9 +331,7 @@ def preferences(log_odds: Floats, least_gap: float) -> list[tuple[int, int, int]
     return [(reader, better, worse) for reader, (better, worse, gap) in places if gap > least_gap]
 
 
-def _groups(
-    data: StageData, sources: int, readers: int, seed: int
-) -> list[tuple[int, list[tuple[int, ...]]]]:
+def _groups(data: StageData, sources: int, readers: int, seed: int) -> list[Group]:
     """Articles of the training days, each with the histories of some readers of the chooser's half."""
     random, table = np.random.default_rng(seed), data.table
     own = readers_of_half(data, CHOOSER).train

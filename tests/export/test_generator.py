@@ -14,7 +14,7 @@ from genre_tf.contract import GENERATOR as NAME
 from genre_tf.data.articles import Article
 from genre_tf.evaluation.personalisation import ServedWriter
 from genre_tf.export import replay
-from genre_tf.export.gate import portability_violations
+from genre_tf.export.gate import portability_violations, read_saved_model
 from genre_tf.export.generator import GeneratorServable
 from genre_tf.export.publishing import publish, staged
 from genre_tf.export.refreshing import refresh_evidence
@@ -247,3 +247,13 @@ def test_a_server_answers_questions_from_raw_strings_over_grpc_and_rest(server, 
         assert [text for text, _ in answered[row].texts] == [text for text in ours["text"] if text]
     assert answered[0].evidence[0][1] == "rates fall"
     assert answered[1].texts == [] == answered[1].evidence and not any(found[1]["text"])
+
+
+def test_export_for_tpus_names_its_decoding_and_answers_by_session(models, parts, catalogue, tmp_path):
+    evidence = Evidence(catalogue.news_ids, catalogue.titles, catalogue.texts)
+    writer = WritingGraph(parts, fixed_shapes=True)
+    GeneratorServable(writer, ServedModels(*models), evidence, max_history=50).write(tmp_path / "1")
+
+    (graph,) = read_saved_model(tmp_path / "1").meta_graphs
+    assert set(graph.meta_info_def.function_aliases.values()) == {"write_tokens"}
+    assert not portability_violations(tmp_path / "1")

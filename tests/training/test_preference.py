@@ -151,3 +151,26 @@ def test_preference_without_a_writer_is_refused_before_any_work(
 ) -> None:
     with pytest.raises(InputError, match="no trained generation stage"):
         train(("preference",), tiny_data, tiny_run, read_config(tiny_run / "config.toml"), quiet)
+
+
+def test_texts_of_several_articles_are_written_together_and_each_article_gets_its_own() -> None:
+    asked = []
+
+    class Served:
+        samples = 4
+
+        def __call__(self, readers: Any, sources: Any, seeds: Any) -> tuple[Written, None]:
+            asked.append(len(readers))
+            rows = zip(readers, sources, seeds, strict=True)
+            text = np.array([["/".join([*titles, source, str(seed)])] * 4 for titles, source, seed in rows])
+            return Written(*[text] * len(Written._fields)), None
+
+    groups = [(article, [(article,), (article + 1,)]) for article in range(40)]
+    titles = {(row,): [f"title {row}"] for row in range(41)}
+    found = list(preference.texts_of_groups(Served(), groups, titles, [f"text {row}" for row in range(40)]))
+
+    assert [(article, readers) for article, readers, _ in found] == groups
+    for number, (article, _, drawn) in enumerate(found):
+        first = [f"title {article + at}/text {article}/{2 * number + at}" for at in (0, 1)]
+        assert drawn.text[:, 0].tolist() == first
+    assert asked == [32, 32, 16]  # at most 128 texts at a time
