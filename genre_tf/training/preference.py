@@ -303,8 +303,9 @@ def texts_of_groups(
     at_once = max(1, BATCH_ROWS // (served.samples * len(groups[0][1])))
     for start in range(0, len(groups), at_once):
         some = groups[start : start + at_once]
-        asked = [(titles[rows], sources[article]) for article, readers in some for rows in readers]
-        drawn, _ = served(*zip(*asked, strict=True), [next(seeds) for _ in asked])
+        histories = [titles[rows] for _, readers in some for rows in readers]
+        texts = [sources[article] for article, readers in some for _ in readers]
+        drawn, _ = served(histories, texts, [next(seeds) for _ in texts])
         parts = [np.array_split(column, len(some)) for column in drawn]
         for (article, readers), *own in zip(some, *parts, strict=True):
             yield article, readers, Written(*own)
