@@ -154,9 +154,8 @@ def with_articles(catalogue: Catalogue, new: Sequence[Article], vectors: Sequenc
     titles, texts, categories = (
         [*column, *more] for column in (catalogue.titles, catalogue.texts, catalogue.categories)
     )
-    for row, one in zip(rows, new, strict=True):
-        titles[row] = texts[row] = " ".join(one.title.split())
-        categories[row] = one.category
+    for row, one, text in zip(rows, new, article_texts(ArticleTable(new))[1:], strict=True):
+        titles[row], texts[row], categories[row] = " ".join(one.title.split()), text, one.category
     arrays = (catalogue.retrieval_vectors, catalogue.ranking_vectors, catalogue.counters)
     in_retrieval, in_ranking, counters = (_with_zeros(old, size) for old in arrays)
     in_retrieval[rows], in_ranking[rows] = vectors

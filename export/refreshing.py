@@ -26,6 +26,7 @@ from genre_tf.data.counters import Counters
 from genre_tf.data.lines import FaultPolicy
 from genre_tf.data.mind import iterate_behaviors, read_news
 from genre_tf.errors import InputError
+from genre_tf.export.articles_file import read_articles
 from genre_tf.export.contract_file import files_fingerprint, read_contract, write_contract
 from genre_tf.export.pool import with_articles, with_counts, without
 from genre_tf.export.publishing import publish, staged, versions
@@ -247,6 +248,8 @@ def _read(version: Path, left_out: Sequence[str]) -> tuple[Any, Catalogue]:
     try:
         models = load_attached(version, "models", left_out)
         before = read_catalogue(attached_values(version, "index"))
+        texts = {one.news_id: one.text for one in read_articles(version)}
+        before = replace(before, texts=[texts.get(news_id, "") for news_id in before.news_ids])
     except (OSError, ValueError, tf.errors.OpError) as error:
         said = str(error).splitlines()[0][:200]
         raise InputError(f"{version} cannot be loaded ({said}): export again") from None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genre_tf.contract import ASSETS_FOLDER, RECOMMENDER, WARMUP_FILE
+from genre_tf.export.articles_file import write_articles
 from genre_tf.export.contract_file import write_contract
 from genre_tf.export.requests import (
     PARITY_FILE,
@@ -41,6 +42,7 @@ class Servable:
     warmup: dict[str, Any]  # signature to the inputs of one usual row
     sizes: dict[str, Any]  # limits of requests and answers, for the contract
     sources: dict[str, Any] = field(default_factory=dict)  # what it was made from, in addition to the run
+    articles: Catalogue | None = None  # listed beside the graph
 
 
 def write_version(
@@ -63,6 +65,8 @@ def write_version(
     write_exchanges(extra / PARITY_FILE, servable.exchanges)
     if fresh is not None:
         fresh.ask(extra / PARITY_FILE)
+    if servable.articles is not None:
+        write_articles(folder, servable.articles)
     write_contract(folder, servable.name, servable.sizes, batch_sizes, {**sources, **servable.sources})
 
 
@@ -105,6 +109,7 @@ def recommender_servable(
             "articles": len(catalogue.news_ids) - 1,
         },
         {COUNTERS_AS_OF: as_of and as_of.isoformat()},
+        catalogue,
     )
 
 

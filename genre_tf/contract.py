@@ -53,8 +53,9 @@ PADDING_NUMBER = -1.0
 """Stands in columns of numbers behind the own ones of a row; no score and no probability is negative."""
 
 ASSETS_FOLDER = "assets.extra"
-"""Folder of a version for files that TensorFlow does not load with the graph; the next two are in it."""
+"""Folder of a version for files that TensorFlow does not load with the graph; the next three are in it."""
 CONTRACT_FILE = "contract.json"
+ARTICLES_FILE = "articles.jsonl"  # of the recommender
 WARMUP_FILE = "tf_serving_warmup_requests"  # TensorFlow Serving's name for it
 MOST_WARMUP_RECORDS = 1_000  # TensorFlow Serving refuses more
 
