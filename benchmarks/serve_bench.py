@@ -33,7 +33,7 @@ from genre_tf.funnel.index import Catalogue
 from genre_tf.serving import Client
 from genre_tf.serving.client.calls import join_ids
 from genre_tf.serving.client.channels import open_channel
-from genre_tf.serving.operations.model_server import ServerProcess, server_process
+from genre_tf.serving.operations.server_process import ServerProcess, server_process
 
 UNIT = "requests per second"
 LONE = "lone request's median"

@@ -71,7 +71,7 @@ def demo(
     from genre_tf.export.exporting import ExportOptions, export_run
     from genre_tf.export.server_config import write_configuration
     from genre_tf.reporting.board import keep_evaluation, log_models
-    from genre_tf.serving.operations.model_server import server_process
+    from genre_tf.serving.operations.server_process import server_process
     from genre_tf.synth.newsroom import write_newsroom
     from genre_tf.synth.settings import NewsroomSettings
     from genre_tf.training.run_folder import USUAL, train

@@ -1,6 +1,7 @@
 """`genre serve`: TensorFlow Serving or the embedded server; `serving-files`: what deploys the former."""
 
 import gc
+import os
 import shutil
 import signal
 import sys
@@ -36,6 +37,10 @@ def serve(
     batching: Annotated[
         bool, typer.Option("--batching/--no-batching", help="Batch requests as batching.config says.")
     ] = True,
+    until_stdin_ends: Annotated[
+        bool,
+        typer.Option("--until-stdin-ends", help="End when stdin does: with the program that started it."),
+    ] = False,
 ) -> None:
     """Serve models over gRPC and REST.
 
@@ -48,6 +53,8 @@ def serve(
 
     check_models_path(models)
     find_models(models)  # report a wrong folder before the slow import of TensorFlow
+    if until_stdin_ends:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     binary = None if embedded else shutil.which("tensorflow_model_server")
     if binary is not None:
         from genre_tf.serving.operations.model_server import run_model_server
@@ -79,6 +86,12 @@ def serve(
         _ready(server.grpc_address, server.rest_address, server.versions)
         stop.wait()
         progress.print("stopping: waiting for running requests")
+
+
+def _end_with_stdin() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _ready(grpc_address: str, rest_address: str, versions: dict[str, list[int]]) -> None:

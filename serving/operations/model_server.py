@@ -1,21 +1,16 @@
-"""Servers in processes of their own, TensorFlow Serving or `genre serve`, and which versions they serve."""
+"""TensorFlow Serving in a process of its own, and which versions a server serves."""
 
 import contextlib
 import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 import grpc
 from google.protobuf import text_format
@@ -35,7 +30,6 @@ from genre_tf.serving.operations.serving_files import server_arguments
 
 BINARY = "tensorflow_model_server"
 _START_S = 600.0  # enough to load a large model from a slow disk and to warm it up
-_STOP_S = 30.0
 _POLL_S = 0.2
 _ANSWER_S = 5  # for one status request: a server that loads a model on all cores answers late
 
@@ -152,51 +146,6 @@ def _free_port(port: int, option: str) -> int:
                 f"cannot listen on port {port}: {reason}; choose another with {option}, or 0 for a free one"
             ) from error
         return int(probe.getsockname()[1])
-
-
-@dataclass(frozen=True)
-class ServerProcess:
-    """A running server."""
-
-    address: str  # of gRPC, HOST:PORT
-    pid: int
-
-
-@contextmanager
-def server_process(models: Path, arguments: Sequence[str] = ()) -> Iterator[ServerProcess]:
-    """Run `genre serve` on free ports of this machine, with further arguments, until the context ends."""
-    command = [sys.executable, "-m", "genre_tf.cli.main", "serve", str(models)]
-    command += ["--grpc-port", "0", "--rest-port", "0", *arguments]
-    # A file, because nobody would read a pipe while the server runs, and a full pipe blocks it.
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words:
-        process = subprocess.Popen(  # noqa: S603  (our own program)
-            command, stdout=subprocess.PIPE, stderr=words, text=True, env=without_preferences()
-        )
-        try:
-            yield ServerProcess(_ready_address(process, words), process.pid)
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-
-
-def _ready_address(process: "subprocess.Popen[str]", words: IO[str], longest_s: float = _START_S) -> str:
-    # Reading a line waits as long as the process lives; the timer ends a server that is not ready in time.
-    too_long = threading.Timer(longest_s, process.kill)
-    too_long.start()
-    try:
-        for line in process.stdout or ():
-            if line.startswith("ready "):
-                return dict(part.split("=", 1) for part in line.split()[1:])["grpc"]
-    finally:
-        too_long.cancel()
-    words.seek(0)
-    raise FailureError(f"the server did not start: {words.read()[-2000:].strip()}")
 
 
 def available_versions(channel: grpc.Channel, name: str) -> set[int]:

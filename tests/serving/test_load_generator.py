@@ -29,7 +29,7 @@ from genre_tf.benchmarks.memory_watch import MemoryWatch, memory_slope
 from genre_tf.errors import FailureError
 from genre_tf.serving.client import calls
 from genre_tf.serving.client.client import RECOMMENDER
-from genre_tf.serving.operations.model_server import _ready_address, server_process
+from genre_tf.serving.operations.server_process import _ready_address, server_process
 
 REQUESTS = [calls.recommend([[f"N{number}"]]).request(RECOMMENDER).SerializeToString() for number in (1, 2)]
 
