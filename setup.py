@@ -39,6 +39,8 @@ REQUIRED = [
     "tomli-w>=1.1,<2",  # the standard library reads TOML but does not write it
 ]
 EXTRAS = {
+    # The newsroom app; with SQLite it needs no driver.
+    "app": ["sqlalchemy>=2.0.40,<2.2", "psycopg[binary]>=3.2,<4"],
     "bench": ["torch", "faiss-cpu", "ctranslate2"],
     # Dataflow also needs apache-beam[gcp].
     "beam": ["apache-beam>=2.77,<2.78"],  # accepts protobuf 6, numpy 2.4 and the grpcio above
@@ -46,6 +48,8 @@ EXTRAS = {
     "wandb": ["wandb>=0.31,<1"],  # `genre train --wandb`; accepts protobuf 6
     "tune": ["keras-tuner[bayesian]>=1.4.8,<2"],
     "dev": [
+        "sqlalchemy",  # tests of the app
+        "psycopg[binary]",  # the same, on PostgreSQL where its server is installed
         "torch",  # parity with transformers; `make` installs the CPU build
         "accelerate",  # `transformers` reads GGUF files with it, for a comparison
         "keras-tuner[bayesian]",  # tests of `genre tune`
@@ -98,6 +102,7 @@ setup(
         "genre_tf.generation": ["*.txt"],
         "genre_tf.metrics": ["*.txt"],
         "genre_tf.reporting": ["templates/*"],
+        "genre_tf.serving.app": ["page_files/*"],
         "genre_tf.serving.operations": ["templates/**/*"],
     },
     install_requires=REQUIRED,

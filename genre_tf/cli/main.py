@@ -26,6 +26,7 @@ _FILES = {
     "predict": "predict embed",
     "export": "export to-transformers verify refresh",
     "serve": "serve serving-files",
+    "app": "app",
     "versions": "rollback label prune",
     "clients": "recommend score generate ask",
     "explain": "profile explain",

@@ -26,7 +26,7 @@ _REFUSALS = (
     grpc.StatusCode.OUT_OF_RANGE,
 )
 # No server has this method: any server answers UNIMPLEMENTED at once, without work.
-_NO_METHOD = "/tensorflow.serving.PredictionService/Ping"
+NO_METHOD = "/tensorflow.serving.PredictionService/Ping"
 _REST_PORT = ("http1.x server", "Failed parsing HTTP/2")  # parts of gRPC's messages
 _QUEUE_FULL = "batch scheduling queue"  # part of TensorFlow Serving's message
 # Parts of the messages of TensorFlow Serving and of the embedded server.
@@ -179,7 +179,7 @@ def check_server(address: str, timeout_s: float, credentials: grpc.ChannelCreden
     """Check that a server answers, at once: a request would first be sent again, for about a second."""
     with open_channel(address, credentials) as channel:
         try:
-            channel.unary_unary(_NO_METHOD)(b"", timeout=timeout_s)
+            channel.unary_unary(NO_METHOD)(b"", timeout=timeout_s)
         except grpc.RpcError as error:
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise plain_error(error, address, timeout_s) from error

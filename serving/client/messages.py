@@ -35,7 +35,13 @@ _PREDICT: dict[str, dict[str, tuple[int, str]]] = {
         "uint32_val": (16, "repeated uint32"),
         "uint64_val": (17, "repeated uint64"),
     },
-    "ModelSpec": {"name": (1, "string"), "signature_name": (3, "string")},
+    "Int64Value": {"value": (1, "int64")},
+    "ModelSpec": {
+        "name": (1, "string"),
+        "version": (2, "Int64Value"),
+        "signature_name": (3, "string"),
+        "version_label": (4, "string"),
+    },
     "PredictRequest": {"model_spec": (1, "ModelSpec"), "inputs": (2, "map TensorProto")},
     "PredictResponse": {"outputs": (1, "map TensorProto"), "model_spec": (2, "ModelSpec")},
 }

@@ -1,0 +1,100 @@
+"""`genre app`: the newsroom app in front of a model server."""
+
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genre_tf.cli.console import progress, say, working
+from genre_tf.cli.options import Models
+from genre_tf.errors import InputError
+
+
+def app(
+    models: Models,
+    database: Annotated[
+        str, typer.Option(help="URL of the database, SQLite or PostgreSQL (postgresql://USER@HOST/NAME).")
+    ] = "sqlite:///app.db",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; the default is this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8080,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            help="gRPC address of a model server, HOST:PORT. Default: `genre serve MODELS` is started."
+        ),
+    ] = None,
+    editor_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with a line for each editor: TOKEN or NAME TOKEN. Default: a new token is printed."
+        ),
+    ] = None,
+    rules: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with pins, blocked articles and caps; read again when it changes."),
+    ] = None,
+    canary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL=SHARE", help="Readers who get a labelled version: canary=5%; repeatable."
+        ),
+    ] = None,
+    shadow: Annotated[
+        str, typer.Option(help="Label of a version that is also asked, only to compare its answers.")
+    ] = "",
+    client_rate: Annotated[
+        float, typer.Option(min=1, help="Requests a second of one client; your backend is one.")
+    ] = 1000.0,
+    log: Annotated[bool, typer.Option("--log/--no-log", help="Log each request on stderr, as JSON.")] = True,
+) -> None:
+    """Run the newsroom app: feeds, events, written texts and their review, over HTTP.
+
+    Prints one line that begins with `ready` once it answers. Ids of readers are hashed in the log.
+
+    Example: genre app models --database sqlite:///app.db
+    """
+    try:
+        from genre_tf.serving.app.access import Limits
+        from genre_tf.serving.app.observing import LOGGER, JsonLines
+        from genre_tf.serving.app.rules import parse_shares
+        from genre_tf.serving.app.running import AppOptions, run_app
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed: pip install 'genre-tf[app]'") from None
+    from genre_tf.serving.operations.server_process import server_process
+
+    shares = parse_shares(canary or [])
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO if log and not progress.quiet else logging.WARNING)
+    LOGGER.propagate = False
+    with ExitStack() as stack:
+        if server is None:
+            with working("starting the model server"):
+                server = stack.enter_context(server_process(models)).address
+        options = AppOptions(
+            database=database,
+            host=host,
+            port=port,
+            server=server,
+            editor_token_file=editor_token_file,
+            rules=rules,
+            canary=shares,
+            shadow=shadow,
+            limits=Limits(rate=client_rate),
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)  # uvicorn ends by them, and then raises them again
+        asyncio.run(run_app(models, options, _ready, say))
+
+
+def _ready(url: str) -> None:
+    sys.stdout.write(f"ready {url}\n")
+    sys.stdout.flush()

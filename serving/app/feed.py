@@ -1,0 +1,211 @@
+"""A reader's feed, and what readers do with it: impressions and events."""
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from genre_tf.errors import FailureError, InputError
+from genre_tf.serving.app.model_server import Answered, recommend_live
+from genre_tf.serving.app.observing import LOGGER, overlap
+from genre_tf.serving.app.state import Headline, State
+from genre_tf.serving.app.storage import SLOT_SECONDS, Writes
+from genre_tf.serving.client import calls
+from genre_tf.serving.client.calls import Recommendation
+from genre_tf.serving.live_choice import choose_text
+
+_ANSWER_S = 2.0  # then the feed shows what is popular
+_SHADOW_S = 10.0
+_MOST_SHADOWS = 8  # at a time; further ones are left out
+_MOST_REASONS = 2
+_REASON_SHARE = 0.5  # a second click is named if it weighs at least half of the first
+_HOUR = 3600
+
+
+@dataclass(slots=True)
+class Item:
+    """An article of a feed."""
+
+    id: str
+    title: str
+    headline: str  # the title, or an approved text that stands for it
+    category: str
+    score: float | None  # the model's; None if the article is not from it
+    source: str  # model, popular or pin
+    why: list[str]  # clicked articles that explain it
+    text: int  # number of the approved text; 0 for the title
+
+
+class Feeds:
+    """Makes feeds."""
+
+    def __init__(self, state: State, shadow: str = "") -> None:
+        self._state, self._shadow = state, shadow
+        self._random = np.random.default_rng()
+        self._shadows: set[asyncio.Task[None]] = set()
+
+    async def feed(self, reader: str, k: int, trace: str) -> dict[str, Any]:
+        """The articles for a reader now; kept as an impression before it is returned."""
+        state, metrics = self._state, self._state.metrics
+        clicked, hidden = await state.read(state.store.clicks_and_hides, reader)
+        label, blocked = state.rollout.label(reader), state.rules.rules.blocked
+        call, more = recommend_live(clicked), state.live.without({*hidden, *blocked})
+        answered = await self._ask(call, "recommend_live", label, trace, more)
+        found = answered.answer[0] if answered else []
+        items = self._items(found, k, {*clicked, *hidden})
+        version = answered.version if answered else "popular"
+        impression = secrets.token_hex(12)
+        kept = [[item.id, item.score, item.source, item.text] for item in items]
+        row = {
+            "impression": impression,
+            "reader": reader,
+            "time": time.time(),
+            "model_version": version,
+            "trace": trace.split("-")[1],
+            "items": json.dumps(kept),
+        }
+        written = state.write(lambda writes: _new_impression(writes, row, kept))
+        await asyncio.gather(written, self._explain(items, clicked, label, trace))
+        if answered and not label:
+            state.answering(answered.version)
+        metrics.views.labels(version).inc(len(items))
+        for item in items:
+            metrics.sources.labels(item.source).inc()
+        if found:
+            metrics.observe(f"scores of {version}", [one.score for one in found])
+            metrics.observe("clicks in histories", [len(clicked)])
+        if self._shadow and len(self._shadows) < _MOST_SHADOWS and answered:
+            task = asyncio.create_task(self._compare(call, trace, more, found))
+            self._shadows.add(task)
+            task.add_done_callback(self._shadows.discard)
+        shown = [asdict(item) for item in items]
+        return {"reader": reader, "impression": impression, "version": version, "items": shown}
+
+    async def _ask(
+        self, call: Any, name: str, label: str, trace: str, more: bytes = b""
+    ) -> Answered[Any] | None:
+        """The model server's answer; None if it fails: readers get a feed in any case."""
+        try:
+            answered = await self._state.server.ask(call, _ANSWER_S, label=label, trace=trace, more=more)
+        except (FailureError, InputError) as error:
+            self._state.metrics.model_failures.labels(name).inc()
+            LOGGER.warning("%s failed: %s", name, error)
+            return None
+        self._state.metrics.model_seconds.labels(name).observe(answered.seconds)
+        return answered
+
+    def _items(self, found: Sequence[Recommendation], k: int, never: set[str]) -> list[Item]:
+        state = self._state
+        of_model = {one.news_id: one for one in found}
+        articles = state.pool.articles
+
+        def category(news_id: str) -> str:
+            return articles[news_id].category if news_id in articles else ""
+
+        ranked = [*of_model, *state.live.popular]
+        order, pinned = state.rules.rules.arranged(ranked, k, never, category)
+        items = []
+        for news_id in order:
+            one, known = of_model.get(news_id), articles.get(news_id)
+            title = one.title if one else known.title if known else news_id
+            source = "pin" if news_id in pinned else "model" if one else "popular"
+            score = one.score if one else None
+            headline = self._headline(state.headlines.get(news_id, ()))
+            words, text = (headline.words, headline.text) if headline and headline.text else (title, 0)
+            items.append(Item(news_id, title, words, category(news_id), score, source, [], text))
+        return items
+
+    def _headline(self, choices: Sequence[Headline]) -> Headline | None:
+        """The text that stands for an article now; its own title is among the choices."""
+        if not choices:
+            return None
+        columns = zip(*((one.clicks, one.views, one.interest) for one in choices), strict=True)
+        return choices[choose_text(*map(list, columns), self._random).index]
+
+    async def _explain(self, items: Sequence[Item], clicked: Sequence[str], label: str, trace: str) -> None:
+        if not clicked or not items:
+            return
+        call = calls.explain([clicked], [[item.id for item in items]])
+        answered = await self._ask(call, "explain", label, trace)
+        for item, explanation in zip(items, answered.answer[0] if answered else (), strict=False):
+            weights: dict[str, float] = {}
+            for news_id, weight in explanation.weights:
+                weights[news_id] = weights.get(news_id, 0.0) + weight
+            best = sorted(weights, key=weights.__getitem__, reverse=True)[:_MOST_REASONS]
+            item.why = [one for one in best if weights[one] >= max(_REASON_SHARE * weights[best[0]], 1e-6)]
+
+    async def _compare(self, call: Any, trace: str, more: bytes, shown: Sequence[Recommendation]) -> None:
+        """Ask another version the same, after the reader has got an answer."""
+        label, metrics = self._shadow, self._state.metrics
+        try:
+            answered = await self._state.server.ask(call, _SHADOW_S, label=label, trace=trace, more=more)
+        except (FailureError, InputError):
+            metrics.model_failures.labels("shadow").inc()
+            return
+        lists = [[one.news_id for one in part] for part in (shown, answered.answer[0])]
+        metrics.agreement.labels(label).observe(overlap(*lists))
+        metrics.shadow_seconds.labels(label).observe(answered.seconds)
+
+
+def _new_impression(writes: Writes, row: Mapping[str, Any], items: Sequence[Sequence[Any]]) -> None:
+    writes.insert("readers", reader=row["reader"], created=row["time"])
+    writes.insert("impressions", **row)
+    writes.count("rates", row["model_version"], int(row["time"] // _HOUR), views=len(items))
+    for news_id, _, _, text in items:
+        writes.count("counts", news_id, int(row["time"] // SLOT_SECONDS), views=1)
+        writes.count("headlines", news_id, text, views=1)
+
+
+def record_events(
+    writes: Writes, events: Sequence[Mapping[str, Any]], now: float
+) -> tuple[list[str], list[str]]:
+    """Keep events; returns the kind of each new one, and the version behind each click on a feed."""
+    kinds, versions = [], []
+    for event in events:
+        writes.insert("readers", reader=event["reader"], created=now)
+        first = event["kind"] == "click" and _is_first(writes, event)
+        if not writes.new_event(time=now, **event):
+            continue
+        kinds.append(event["kind"])
+        if event["kind"] != "click":
+            continue
+        shown = _shown_in(writes, event)
+        # A click outside of a feed is a view, too: the models know no click without one.
+        slot = int(now // SLOT_SECONDS)
+        writes.count("counts", event["article"], slot, clicks=1, views=0 if shown else 1)
+        if shown and first:
+            version, text = shown
+            versions.append(version)
+            writes.count("rates", version, int(now // _HOUR), clicks=1)
+            writes.count("headlines", event["article"], text, clicks=1)
+    return kinds, versions
+
+
+def _is_first(writes: Writes, event: Mapping[str, Any]) -> bool:
+    """Whether the article was not clicked before in this impression."""
+    found = writes.run(
+        "SELECT 1 FROM events WHERE reader = :reader AND kind = 'click' AND article = :article "
+        "AND impression = :impression LIMIT 1",
+        **{name: event[name] for name in ("reader", "article", "impression")},
+    )
+    return event["impression"] is not None and found.first() is None
+
+
+def _shown_in(writes: Writes, event: Mapping[str, Any]) -> tuple[str, int] | None:
+    """The version and the text with which an article was shown in the impression of an event."""
+    if event["impression"] is None:
+        return None
+    row = writes.run(
+        "SELECT model_version, items FROM impressions WHERE impression = :impression AND reader = :reader",
+        impression=event["impression"],
+        reader=event["reader"],
+    ).first()
+    if row is None:
+        return None
+    texts = {item[0]: item[3] for item in json.loads(row.items)}
+    return (row.model_version, texts[event["article"]]) if event["article"] in texts else None

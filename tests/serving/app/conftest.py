@@ -1,0 +1,314 @@
+"""The app over a model server of these tests: it answers over gRPC, and remembers what it was asked."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from genre_tf.serving.client.messages import PREDICT, PredictRequest, PredictResponse, to_array, write_proto
+
+pytest.importorskip("sqlalchemy", reason="the app is an extra: pip install 'genre-tf[app]'")
+from genre_tf.serving.app.running import AppOptions, run_app
+
+TOKEN = "a token that nobody guesses".replace(" ", "-")
+TITLES = {f"N{number}": f"Story {number} of the harbour" for number in range(1, 31)}
+CATEGORIES = ("sports", "finance", "weather")
+SERVED = 10
+
+
+def write_version(models: Path, number: int = 1, as_of: str | None = None, views: int = 10) -> Path:
+    """The files of a version that the app reads; there is no graph."""
+    extra = models / "genre_recommender" / str(number) / "assets.extra"
+    extra.mkdir(parents=True)
+    lines = [
+        {
+            "news_id": news_id,
+            "title": title,
+            "category": CATEGORIES[place % 3],
+            "text": f"{title}. The ferry sank near the old harbour on Monday.",
+            "counters": [place, views, 2.0, 0, 0, 0, 1, 2, 3],
+            "withdrawn": False,
+        }
+        for place, (news_id, title) in enumerate(TITLES.items())
+    ]
+    (extra / "articles.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (extra / "contract.json").write_text(json.dumps({"sources": {"counters_as_of": as_of}}))
+    return extra.parent
+
+
+class Text(dict[str, Any]):
+    """A text that the model server writes."""
+
+
+class FakeServer:
+    """Recommends unread articles in the order of their numbers, but those first that are clicked now."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, dict[str, list[str]], dict[str, str]]] = []
+        self.labels: dict[str, int] = {}
+        self.failing: set[str] = set()
+        self.delay_s = 0.0
+        self.texts = [("The ferry sank on Monday", 0.4, 1.0, True), ("Aliens sank the ferry", 0.3, 0.5, True)]
+        self.answer = ("near the old harbour", "N1")
+        self._server = grpc.server(ThreadPoolExecutor(16))
+        handler = grpc.unary_unary_rpc_method_handler(
+            self._predict, PredictRequest.FromString, PredictResponse.SerializeToString
+        )
+        service, _, method = PREDICT[1:].partition("/")
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, {method: handler}),)
+        )
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop(None).wait()
+
+    def signatures(self, name: str) -> list[dict[str, list[str]]]:
+        """The inputs of all requests to a signature."""
+        return [inputs for signature, _, inputs, _ in self.asked if signature == name]
+
+    def _predict(self, request: Any, context: grpc.ServicerContext) -> Any:
+        spec = request.model_spec
+        inputs = {
+            name: [row.decode() if isinstance(row, bytes) else str(row) for row in to_array(proto)]
+            for name, proto in request.inputs.items()
+        }
+        told = {key: str(value) for key, value in context.invocation_metadata()}
+        self.asked.append((spec.signature_name, spec.version_label, inputs, told))
+        time.sleep(self.delay_s)
+        if spec.signature_name in self.failing:
+            context.abort(grpc.StatusCode.INTERNAL, "broken")
+        if spec.version_label and spec.version_label not in self.labels:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no version labelled {spec.version_label}")
+        response = PredictResponse()
+        response.model_spec.name = spec.name
+        response.model_spec.version.value = self.labels.get(spec.version_label, 1)
+        outputs = getattr(self, f"_{spec.signature_name}")(inputs, self.labels.get(spec.version_label, 1))
+        for name, value in outputs.items():
+            write_proto(value, response.outputs[name])
+        return response
+
+    def _recommend_live(self, inputs: dict[str, list[str]], version: int) -> dict[str, np.ndarray]:
+        read = set(inputs["history"][0].split())
+        named = inputs["news_id"][0].split()
+        views = dict(zip(named, inputs["views"][0].split(), strict=False))
+        clicks = dict(zip(named, map(float, inputs["clicks_1h"][0].split()), strict=False))
+        gone = {news_id for news_id in named if float(views.get(news_id, 0)) == 0}
+        left = [news_id for news_id in TITLES if news_id not in read | gone]
+        left.sort(key=lambda news_id: -clicks.get(news_id, 0))
+        if version > 1:
+            left.reverse()
+        best = left[:SERVED] + [""] * (SERVED - len(left))
+        scores = np.array([[0.9 - place / 100 for place in range(SERVED)]], np.float32)
+        columns = {"news_id": best, "title": [TITLES.get(one, "") for one in best]}
+        return {name: _bytes([column]) for name, column in columns.items()} | {"score": scores}
+
+    def _explain(self, inputs: dict[str, list[str]], version: int) -> dict[str, np.ndarray]:
+        history, candidates = (inputs[name][0].split() for name in ("history", "candidates"))
+        known = [one for one in history if one in TITLES]
+        weights = np.zeros((1, len(candidates), max(len(known), 1)), np.float32)
+        weights[:, :, -1] = 1.0 if known else 0.0
+        return {"history_id": _bytes([known or [""]]), "weight": weights}
+
+    def _generate(self, inputs: dict[str, list[str]], version: int) -> dict[str, np.ndarray]:
+        text, interest, grounding, safe = map(list, zip(*self.texts, strict=True))
+        numbers = {"interest": interest, "log_probability": [-1.0] * len(text), "grounding": grounding}
+        columns = {name: np.array([column], np.float32) for name, column in numbers.items()}
+        return {"text": _bytes([text]), "safe": np.array([safe]), **columns}
+
+    _generate_styled = _generate
+
+    def _answer(self, inputs: dict[str, list[str]], version: int) -> dict[str, np.ndarray]:
+        text, evidence = self.answer
+        title = TITLES.get(evidence, "")
+        columns = {"text": [text], "evidence_id": [evidence], "evidence_title": [title]}
+        return {name: _bytes([column]) for name, column in columns.items()} | {
+            "interest": np.array([[0.5]], np.float32)
+        }
+
+
+def _bytes(rows: list[list[str]]) -> np.ndarray:
+    return np.array([[text.encode() for text in row] for row in rows], object)
+
+
+class Running:
+    """A running app, and requests to it."""
+
+    def __init__(self, url: str, database: str) -> None:
+        self.url, self.database = url, database
+
+    def ask(
+        self, method: str, path: str, body: Any = None, token: str = "", **headers: str
+    ) -> tuple[int, Any, dict[str, str]]:
+        """Status, document or text, and headers of an answer; redirects are not followed."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {
+            "Content-Type": "application/json",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+        if token:
+            sent["Authorization"] = f"Bearer {token}"
+        request = urllib.request.Request(self.url + path, data, sent, method=method)
+        opener = urllib.request.build_opener(_NoRedirect)
+        try:
+            with opener.open(request, timeout=60) as answer:
+                return self._read(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return self._read(error)
+
+    def get(self, path: str, **more: Any) -> Any:
+        """The document of a GET that must succeed."""
+        status, document, _ = self.ask("GET", path, **more)
+        assert status == 200, document
+        return document
+
+    def post(self, path: str, body: Any, **more: Any) -> tuple[int, Any]:
+        return self.ask("POST", path, body, **more)[:2]
+
+    def form(self, path: str, fields: dict[str, str], **headers: str) -> tuple[int, Any, dict[str, str]]:
+        """Send a form as a page of the app does."""
+        kind = "application/x-www-form-urlencoded"
+        body = urllib.parse.urlencode(fields).encode()
+        return self.ask(
+            "POST", path, body, **{"Content_Type": kind, "Sec_Fetch_Site": "same-origin", **headers}
+        )
+
+    def click(self, reader: str, article: str, **more: Any) -> None:
+        event = {"reader": reader, "kind": "click", "article": article, **more}
+        assert self.post("/v1/events", event)[0] == 202
+
+    @staticmethod
+    def _read(answer: Any) -> tuple[int, Any, dict[str, str]]:
+        text = answer.read().decode()
+        is_json = "json" in (answer.headers["Content-Type"] or "")
+        return answer.status, json.loads(text) if text and is_json else text, dict(answer.headers)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *request: Any) -> None:
+        return None
+
+
+@contextmanager
+def running(models: Path, server: str, database: str, **options: Any) -> Iterator[Running]:
+    """The app in a thread of this process."""
+    ready, found, said = threading.Event(), [], []
+    token_file = models / "token"
+    token_file.write_text(f"Ada {TOKEN}\n")
+    chosen = AppOptions(
+        **{"database": database, "port": 0, "server": server, "editor_token_file": token_file, **options}
+    )
+
+    async def run() -> None:
+        found.append((asyncio.get_running_loop(), asyncio.current_task()))
+        await run_app(models, chosen, lambda url: (found.append(url), ready.set()), said.append)
+
+    def start() -> None:
+        with suppress(asyncio.CancelledError):
+            try:
+                asyncio.run(run())
+            except Exception as error:
+                found.append(error)
+                raise
+            finally:
+                ready.set()
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    assert ready.wait(60)
+    assert isinstance(found[-1], str), found
+    app = Running(found[-1], database)
+    app.said = said
+    try:
+        yield app
+    finally:
+        found[0][0].call_soon_threadsafe(found[0][1].cancel)
+        thread.join(30)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    write_version(tmp_path / "models")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    fake = FakeServer()
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture
+def app(models: Path, server: FakeServer, tmp_path: Path) -> Iterator[Running]:
+    with running(models, server.address, f"sqlite:///{tmp_path / 'app.db'}") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Makes an empty database in a PostgreSQL server of these tests alone, and gives its URL."""
+    initdb = shutil.which("initdb") or next(
+        iter(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None
+    )
+    if initdb is None:
+        pytest.skip("PostgreSQL is not installed")
+    pytest.importorskip("psycopg", reason="pip install 'genre-tf[app]'")
+    folder = tmp_path_factory.mktemp("postgres")
+    user: dict[str, Any] = {}
+    if os.getuid() == 0:  # PostgreSQL refuses to run as root
+        user = {"user": "postgres", "group": "postgres"}
+        shutil.chown(folder, "postgres", "postgres")
+        for parent in folder.parents[:3]:
+            parent.chmod(parent.stat().st_mode | 0o055)
+    data, quiet = folder / "data", {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+    subprocess.run([initdb, "-D", str(data), "-A", "trust", "-U", "postgres"], check=True, **quiet, **user)
+    binary = Path(initdb).resolve().with_name("postgres")
+    command = [str(binary), "-D", str(data), "-k", str(folder), "-c", "listen_addresses="]
+    process = subprocess.Popen(command, **quiet, **user)
+    import psycopg
+
+    made: list[str] = []
+
+    def new() -> str:
+        name = f"app{len(made)}"
+        ends = time.monotonic() + 60
+        while True:
+            with suppress(psycopg.OperationalError):
+                with psycopg.connect(f"host={folder} user=postgres", autocommit=True) as connection:
+                    connection.execute(f"CREATE DATABASE {name}")
+                break
+            assert time.monotonic() < ends
+            time.sleep(0.1)
+        made.append(name)
+        return f"postgresql://postgres@/{name}?host={folder}"
+
+    yield new
+    process.send_signal(signal.SIGINT)  # it waits for no connection
+    process.wait(60)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'app.db'}"
+    return request.getfixturevalue("postgres")()
