@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -74,8 +73,8 @@ def app(
     handler.setFormatter(JsonLines())
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO if log and not progress.quiet else logging.WARNING)
-    LOGGER.propagate = False
     with ExitStack() as stack:
+        stack.callback(LOGGER.removeHandler, handler)
         if server is None:
             with working("starting the model server"):
                 server = stack.enter_context(server_process(models)).address
@@ -90,8 +89,6 @@ def app(
             shadow=shadow,
             limits=Limits(rate=client_rate),
         )
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)  # uvicorn ends by them, and then raises them again
         asyncio.run(run_app(models, options, _ready, say))
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -68,9 +69,13 @@ async def open_app(models: Path, options: AppOptions, say: Callable[[str], None]
 
 
 async def run_app(
-    models: Path, options: AppOptions, ready: Callable[[str], None], say: Callable[[str], None]
+    models: Path,
+    options: AppOptions,
+    ready: Callable[[str], None],
+    say: Callable[[str], None],
+    stop: asyncio.Event | None = None,
 ) -> None:
-    """Answer until SIGTERM or Ctrl-C; `ready` is called with the URL."""
+    """Answer until SIGTERM, Ctrl-C or `stop`; `ready` is called with the URL."""
     try:
         family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
         listening = socket.create_server((bare_host(options.host), options.port), family=family, backlog=2048)
@@ -96,5 +101,17 @@ async def run_app(
                 limit_concurrency=_MOST_CONNECTIONS,
                 timeout_graceful_shutdown=_STOP_S,
             )
+            server = uvicorn.Server(config)
+            serving = asyncio.create_task(server.serve(sockets=[listening]))
+            waiting = asyncio.create_task((stop or _told_to_stop()).wait())
+            waiting.add_done_callback(lambda _: setattr(server, "should_exit", True))
             ready(f"http://{host_port(options.host, listening.getsockname()[1])}")
-            await uvicorn.Server(config).serve(sockets=[listening])
+            await serving
+
+
+def _told_to_stop() -> asyncio.Event:
+    """Set by SIGTERM and Ctrl-C, also before uvicorn takes them and when it raises them again at its end."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    return stop

@@ -218,18 +218,18 @@ def running(models: Path, server: str, database: str, **options: Any) -> Iterato
     )
 
     async def run() -> None:
-        found.append((asyncio.get_running_loop(), asyncio.current_task()))
-        await run_app(models, chosen, lambda url: (found.append(url), ready.set()), said.append)
+        stop = asyncio.Event()
+        found.append((asyncio.get_running_loop(), stop))
+        await run_app(models, chosen, lambda url: (found.append(url), ready.set()), said.append, stop)
 
     def start() -> None:
-        with suppress(asyncio.CancelledError):
-            try:
-                asyncio.run(run())
-            except Exception as error:
-                found.append(error)
-                raise
-            finally:
-                ready.set()
+        try:
+            asyncio.run(run())
+        except Exception as error:
+            found.append(error)
+            raise
+        finally:
+            ready.set()
 
     thread = threading.Thread(target=start)
     thread.start()
@@ -240,7 +240,7 @@ def running(models: Path, server: str, database: str, **options: Any) -> Iterato
     try:
         yield app
     finally:
-        found[0][0].call_soon_threadsafe(found[0][1].cancel)
+        found[0][0].call_soon_threadsafe(found[0][1].set)
         thread.join(30)
 
 
@@ -279,10 +279,12 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], 
         shutil.chown(folder, "postgres", "postgres")
         for parent in folder.parents[:3]:
             parent.chmod(parent.stat().st_mode | 0o055)
-    data, quiet = folder / "data", {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
-    subprocess.run([initdb, "-D", str(data), "-A", "trust", "-U", "postgres"], check=True, **quiet, **user)
+    data, nowhere = folder / "data", subprocess.DEVNULL
+    quiet: dict[str, Any] = {"stdout": nowhere, "stderr": nowhere, "cwd": folder}
+    made_by = [initdb, "-D", str(data), "-A", "trust", "-U", "postgres", "-N"]
+    subprocess.run(made_by, check=True, **quiet, **user)
     binary = Path(initdb).resolve().with_name("postgres")
-    command = [str(binary), "-D", str(data), "-k", str(folder), "-c", "listen_addresses="]
+    command = [str(binary), "-D", str(data), "-k", str(folder), "-c", "listen_addresses=", "-c", "fsync=off"]
     process = subprocess.Popen(command, **quiet, **user)
     import psycopg
 

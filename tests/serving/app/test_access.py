@@ -112,6 +112,10 @@ def test_the_log_has_no_readers_and_no_control_characters(app):
         app.get("/v1/readers/very-secret-reader")
         app.ask("GET", "/v1/readers/%1b%5b2J")
         app.ask("GET", "/nowhere/very-secret-reader")
+        deadline = time.monotonic() + 20
+        while len(lines) < 4:  # a line is written after its answer
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
     finally:
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(level)
