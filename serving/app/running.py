@@ -20,6 +20,7 @@ from genre_tf.serving.app.state import State
 from genre_tf.serving.app.storage import Store
 from genre_tf.serving.app.web import Web, application
 from genre_tf.serving.client.channels import bare_host, host_port
+from genre_tf.serving.connections import ConnectionLimits, limited_connections
 
 _MOST_CONNECTIONS = 2_000
 _STOP_S = 5
@@ -88,9 +89,10 @@ async def run_app(
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with listening:
         async with open_app(models, options, say) as app:
+            connections = ConnectionLimits(connections=_MOST_CONNECTIONS)
             config = uvicorn.Config(
                 app,
-                http="httptools",
+                http=limited_connections(connections),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -98,7 +100,7 @@ async def run_app(
                 access_log=False,  # it would have readers' ids
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=_MOST_CONNECTIONS,
+                limit_concurrency=connections.connections,
                 timeout_graceful_shutdown=_STOP_S,
             )
             server = uvicorn.Server(config)

@@ -20,7 +20,7 @@ from genre_tf.data.counters import Counters
 news = genre_tf.models.NewsEncoder.from_preset("tiny")
 words = "harbour storm team bank school market court river".split()
 articles = [
-    Article(f"N{n}", ("sports", "finance")[n % 2], "", f"The {words[n % 8]} of {words[n // 8]} {n}", "It rains.")
+    Article(f"N{n}", ("sport", "law")[n % 2], "", f"The {words[n % 8]} of {words[n // 8]} {n}", "Rain.")
     for n in range(60)
 ]
 counters = Counters()

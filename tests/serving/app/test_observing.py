@@ -1,8 +1,12 @@
 """Drift, agreement of lists, traces."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from genre_tf.serving import operations
 from genre_tf.serving.app.observing import Drift, Metrics, hashed, overlap, trace_of
 
 
@@ -46,3 +50,13 @@ def test_the_page_of_metrics_has_the_drift():
     metrics = Metrics()
     metrics.observe("scores", list(range(4_000)))
     assert 'genre_app_drift_psi{what="scores"}' in metrics.page().decode()
+
+
+def test_alerts_are_over_metrics_that_the_app_has():
+    templates = Path(operations.__file__).parent / "templates" / "monitoring"
+    named = set(re.findall(r"genre_app_\w+", (templates / "alerts.yml").read_text("utf-8")))
+    metrics = Metrics()
+    known = set()
+    for family in metrics.registry.collect():
+        known |= {f"{family.name}{end}" for end in ("", "_total", "_bucket")}
+    assert len(named) > 5 and named <= known
