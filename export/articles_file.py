@@ -37,9 +37,9 @@ def write_articles(version: Path, catalogue: "Catalogue") -> None:
         [] if catalogue.withdrawn is None else catalogue.withdrawn.tolist(),
     )
     with (version / ASSETS_FOLDER / ARTICLES_FILE).open("w", encoding="utf-8") as file:
-        for *words, counters, gone in islice(zip(*columns, strict=True), 1, None):
+        for news_id, title, category, text, counters, gone in islice(zip(*columns, strict=True), 1, None):
             rounded = tuple(float(f"{number:.6g}") for number in counters)
-            line = asdict(IndexedArticle(*words, rounded, gone))
+            line = asdict(IndexedArticle(news_id, title, category, text, rounded, gone))
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 

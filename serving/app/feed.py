@@ -1,14 +1,13 @@
 """A reader's feed, and what readers do with it: impressions and events."""
 
-import asyncio
 import json
+import random
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.app.model_server import Answered, recommend_live
@@ -41,21 +40,24 @@ class Item:
     text: int  # number of the approved text; 0 for the title
 
 
+_FIELDS = Item.__slots__
+
+
 class Feeds:
     """Makes feeds."""
 
     def __init__(self, state: State, shadow: str = "") -> None:
         self._state, self._shadow = state, shadow
-        self._random = np.random.default_rng()
-        self._shadows: set[asyncio.Task[None]] = set()
+        self._threads = ThreadPoolExecutor(_MOST_SHADOWS, "shadow")
+        self._shadows: set[Future[None]] = set()
 
-    async def feed(self, reader: str, k: int, trace: str) -> dict[str, Any]:
+    def feed(self, reader: str, k: int, trace: str) -> dict[str, Any]:
         """The articles for a reader now; kept as an impression before it is returned."""
         state, metrics = self._state, self._state.metrics
-        clicked, hidden = await state.read(state.store.clicks_and_hides, reader)
+        clicked, hidden = state.store.clicks_and_hides(reader)
         label, blocked = state.rollout.label(reader), state.rules.rules.blocked
         call, more = recommend_live(clicked), state.live.without({*hidden, *blocked})
-        answered = await self._ask(call, "recommend_live", label, trace, more)
+        answered = self._ask(call, "recommend_live", label, trace, more)
         found = answered.answer[0] if answered else []
         items = self._items(found, k, {*clicked, *hidden})
         version = answered.version if answered else "popular"
@@ -69,8 +71,9 @@ class Feeds:
             "trace": trace.split("-")[1],
             "items": json.dumps(kept),
         }
-        written = state.write(lambda writes: _new_impression(writes, row, kept))
-        await asyncio.gather(written, self._explain(items, clicked, label, trace))
+        written = state.store.write(lambda writes: _new_impression(writes, row, kept))
+        self._explain(items, clicked, label, trace)
+        written.result()
         if answered and not label:
             state.answering(answered.version)
         metrics.views.labels(version).inc(len(items))
@@ -80,18 +83,16 @@ class Feeds:
             metrics.observe(f"scores of {version}", [one.score for one in found])
             metrics.observe("clicks in histories", [len(clicked)])
         if self._shadow and len(self._shadows) < _MOST_SHADOWS and answered:
-            task = asyncio.create_task(self._compare(call, trace, more, found))
+            task = self._threads.submit(self._compare, call, trace, more, found)
             self._shadows.add(task)
             task.add_done_callback(self._shadows.discard)
-        shown = [asdict(item) for item in items]
+        shown = [{name: getattr(item, name) for name in _FIELDS} for item in items]
         return {"reader": reader, "impression": impression, "version": version, "items": shown}
 
-    async def _ask(
-        self, call: Any, name: str, label: str, trace: str, more: bytes = b""
-    ) -> Answered[Any] | None:
+    def _ask(self, call: Any, name: str, label: str, trace: str, more: bytes = b"") -> Answered[Any] | None:
         """The model server's answer; None if it fails: readers get a feed in any case."""
         try:
-            answered = await self._state.server.ask(call, _ANSWER_S, label=label, trace=trace, more=more)
+            answered = self._state.server.ask(call, _ANSWER_S, label=label, trace=trace, more=more)
         except (FailureError, InputError) as error:
             self._state.metrics.model_failures.labels(name).inc()
             LOGGER.warning("%s failed: %s", name, error)
@@ -125,13 +126,13 @@ class Feeds:
         if not choices:
             return None
         columns = zip(*((one.clicks, one.views, one.interest) for one in choices), strict=True)
-        return choices[choose_text(*map(list, columns), self._random).index]
+        return choices[choose_text(*map(list, columns), random.getrandbits(32)).index]
 
-    async def _explain(self, items: Sequence[Item], clicked: Sequence[str], label: str, trace: str) -> None:
+    def _explain(self, items: Sequence[Item], clicked: Sequence[str], label: str, trace: str) -> None:
         if not clicked or not items:
             return
         call = calls.explain([clicked], [[item.id for item in items]])
-        answered = await self._ask(call, "explain", label, trace)
+        answered = self._ask(call, "explain", label, trace)
         for item, explanation in zip(items, answered.answer[0] if answered else (), strict=False):
             weights: dict[str, float] = {}
             for news_id, weight in explanation.weights:
@@ -139,11 +140,11 @@ class Feeds:
             best = sorted(weights, key=weights.__getitem__, reverse=True)[:_MOST_REASONS]
             item.why = [one for one in best if weights[one] >= max(_REASON_SHARE * weights[best[0]], 1e-6)]
 
-    async def _compare(self, call: Any, trace: str, more: bytes, shown: Sequence[Recommendation]) -> None:
+    def _compare(self, call: Any, trace: str, more: bytes, shown: Sequence[Recommendation]) -> None:
         """Ask another version the same, after the reader has got an answer."""
         label, metrics = self._shadow, self._state.metrics
         try:
-            answered = await self._state.server.ask(call, _SHADOW_S, label=label, trace=trace, more=more)
+            answered = self._state.server.ask(call, _SHADOW_S, label=label, trace=trace, more=more)
         except (FailureError, InputError):
             metrics.model_failures.labels("shadow").inc()
             return

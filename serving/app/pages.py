@@ -72,8 +72,9 @@ class Pages:
             more["notice"] = self._language(request, given)[1]["failed"].format(error=error)
             if isinstance(error, ValueError):
                 return self._page("newsroom.html", request, given, reader="", **more)
-        feed = await self._web.feeds.feed(reader, 10, request.state.trace)
-        history, _ = await self._state.read(self._state.store.clicks_and_hides, reader)
+        run = self._state.run
+        feed = await run(self._web.feeds.feed, reader, 10, request.state.trace)
+        history, _ = await run(self._state.store.clicks_and_hides, reader)
         articles = self._state.pool.articles
         titles = {news_id: articles[news_id].title for news_id in history if news_id in articles}
         more |= {"feed": feed, "history": history, "titles": titles, "reader": reader}
@@ -88,10 +89,11 @@ class Pages:
         self._web.take_turn(request)
         if path == "/ask":
             asked = checks.read_object({"reader": reader, "question": given.get("question", "")}, checks.ASK)
-            answered = await self._web.desk.ask(asked, request.state.trace)
+            answered = await self._state.run_long(self._web.desk.ask, asked, request.state.trace)
             return {"answered": answered, "question": asked["question"]}
         asked = {"reader": reader, "kind": "title", "article": given.get("article")}
-        written = await self._web.desk.write(checks.read_object(asked, checks.WRITE), request.state.trace)
+        wanted = checks.read_object(asked, checks.WRITE)
+        written = await self._state.run_long(self._web.desk.write, wanted, request.state.trace)
         article = self._state.pool.articles[written["article"]]
         for text in written["texts"]:
             text["pieces"] = marked(text["text"], article.text or article.title)
@@ -118,7 +120,7 @@ class Pages:
         editor = self._editor(request)
         if editor is None:
             return self._log_in_page(request)
-        reviews = await self._web.desk.reviews("waiting")
+        reviews = await self._state.run(self._web.desk.reviews, "waiting")
         for review in reviews:
             review["pieces"] = marked(review["written"], review["source"])
         words = self._language(request, request.query_params)[1]
@@ -137,7 +139,7 @@ class Pages:
         done, number = "decided", number_of(request)
         try:
             decision = checks.read_object(asked, checks.DECISION)
-            await self._web.desk.decide(number, decision, editor)
+            await self._state.run(self._web.desk.decide, number, decision, editor)
         except RefusedError as error:
             if error.status != 409:
                 raise
@@ -150,11 +152,12 @@ class Pages:
             return self._log_in_page(request)
         state = self._state
         since = int(time.time() // 3600) - _DAY_HOURS
-        rates = await state.read(
-            state.store.read,
-            "SELECT model_version, sum(views) AS views, sum(clicks) AS clicks FROM rates WHERE hour > :since "
-            "GROUP BY model_version ORDER BY views DESC",
-            since=since,
+        rates = await state.run(
+            lambda: state.store.read(
+                "SELECT model_version, sum(views) AS views, sum(clicks) AS clicks FROM rates "
+                "WHERE hour > :since GROUP BY model_version ORDER BY views DESC",
+                since=since,
+            )
         )
         articles = state.pool.articles
         return self._page(
@@ -164,7 +167,7 @@ class Pages:
             version=state.version,
             articles=len(articles),
             shares=state.rollout.shares,
-            health=await state.health(),
+            health=await state.run(state.health),
             waiting=state.queue_length,
             rates=rates,
             drifts=state.metrics.drifts(),

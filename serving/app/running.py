@@ -23,6 +23,7 @@ from genre_tf.serving.client.channels import bare_host, host_port
 from genre_tf.serving.connections import ConnectionLimits, limited_connections
 
 _MOST_CONNECTIONS = 2_000
+_IDLE_S = 60  # between requests of a connection; load balancers wait about as long
 _STOP_S = 5
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 
@@ -54,7 +55,7 @@ async def open_app(models: Path, options: AppOptions, say: Callable[[str], None]
     async with contextlib.AsyncExitStack() as opened:
         opened.callback(store.close)
         server = ModelServer(options.server)
-        opened.push_async_callback(server.close)
+        opened.callback(server.close)
         state = State(models, store, server, rules, Rollout(options.canary, store.salt))
         opened.callback(state.close)
         following = asyncio.create_task(state.follow())
@@ -101,6 +102,7 @@ async def run_app(
                 server_header=False,
                 proxy_headers=False,
                 limit_concurrency=connections.connections,
+                timeout_keep_alive=_IDLE_S,
                 timeout_graceful_shutdown=_STOP_S,
             )
             server = uvicorn.Server(config)

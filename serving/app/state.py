@@ -19,7 +19,9 @@ from genre_tf.serving.app.storage import Store, Writes
 Result = TypeVar("Result")
 
 _LOOK_S = 1.0
-_READERS = 8  # threads that read the database
+_HALVED_S = 15.0  # how old counters may become if nothing is counted
+_FEEDS = 64  # made at a time
+_TEXTS = 4  # written at a time: the model server needs all its cores for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class State:
         self.store, self.server, self.rules, self.rollout = store, server, rules, rollout
         self.metrics = Metrics()
         self._models = models
-        self._threads = ThreadPoolExecutor(_READERS, "database")
+        self._threads = ThreadPoolExecutor(_FEEDS, "feed")
+        self._writers = ThreadPoolExecutor(_TEXTS, "text")
         self._answering = ""
         self.headlines: dict[str, list[Headline]] = {}
         self.queue_length = 0
@@ -55,6 +58,8 @@ class State:
     def _use(self, pool: Pool) -> None:
         self.pool = pool
         self._counters = LiveCounters(pool)
+        self._seen: list[Any] = []
+        self._counted = 0.0
         self._answering = f"{RECOMMENDER}/{pool.version.name}"
 
     @property
@@ -80,7 +85,10 @@ class State:
             "SELECT article, slot, clicks, views FROM counts WHERE slot >= :slot",
             slot=self._counters.first_slot,
         )
-        self.live: Live = self._counters.at(time.time(), counts)
+        now, seen = time.time(), [tuple(row) for row in counts]
+        if seen != self._seen or now - self._counted > _HALVED_S:  # encoding thousands of numbers takes time
+            self.live: Live = self._counters.at(now, seen)
+            self._seen, self._counted = seen, now
         self.headlines = self._approved()
         waiting = self.store.read("SELECT count(*) FROM texts WHERE status = 'waiting'")
         self.queue_length = int(waiting[0][0])
@@ -91,17 +99,20 @@ class State:
         while True:
             await asyncio.sleep(_LOOK_S)
             try:
-                await self.read(self.look)
+                await self.run(self.look)
             except Exception:  # the next time may succeed; until then the last view is used
                 LOGGER.exception("cannot read the database")
 
-    async def read(self, work: Callable[..., Result], *values: Any, **named: Any) -> Result:
-        """Run a query in a thread."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: work(*values, **named))
+    async def run(self, work: Callable[..., Result], *values: Any) -> Result:
+        """Run something that waits for the database or the model server in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *values)
+
+    async def run_long(self, work: Callable[..., Result], *values: Any) -> Result:
+        """The same, of what the writer needs seconds for."""
+        return await asyncio.get_running_loop().run_in_executor(self._writers, work, *values)
 
     async def write(self, work: Callable[[Writes], Result]) -> Result:
-        """Run writes; returns when they are on disk."""
+        """Run writes without a thread; returns when they are on disk."""
         return await asyncio.wrap_future(self.store.write(work))
 
     def titles(self, news_ids: Sequence[str]) -> list[str]:
@@ -136,20 +147,21 @@ class State:
             choices.insert(0, Headline(0, title, mean, min(clicks, views), views))
         return found
 
-    async def health(self) -> dict[str, bool]:
+    def health(self) -> dict[str, bool]:
         """Whether the database and the model server answer."""
         try:
-            await self.read(self.store.read, "SELECT 1")
+            self.store.read("SELECT 1")
             database = True
         except Exception:
             database = False
         try:
-            await self.server.ping()
+            self.server.ping()
             server = True
         except FailureError:
             server = False
         return {"database": database, "model_server": server}
 
     def close(self) -> None:
-        """Wait for the queries that run."""
-        self._threads.shutdown()
+        """Wait for what runs."""
+        for threads in (self._threads, self._writers):
+            threads.shutdown()

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
 from genre_tf.errors import FailureError, InputError
 
@@ -216,7 +216,7 @@ class Store:
         self._waiting.put((work, future))
         return future
 
-    def read(self, statement: str, **values: Any) -> "Sequence[Row[Any]]":
+    def read(self, statement: str, **values: Any) -> Sequence[Any]:
         """The rows of a query."""
         with self._engine.connect() as connection:
             return connection.execute(sa.text(statement), values).all()

@@ -33,13 +33,13 @@ class Desk:
     def __init__(self, state: State) -> None:
         self._state = state
 
-    async def write(self, asked: Mapping[str, Any], trace: str) -> dict[str, Any]:
+    def write(self, asked: Mapping[str, Any], trace: str) -> dict[str, Any]:
         """Write about an article for a reader; only texts with the status `shown` are told."""
         state = self._state
         article = state.pool.articles.get(asked["article"])
         if article is None:
             raise RefusedError(404, f"no article {asked['article']}", field="article")
-        titles = await self._titles(asked["reader"])
+        titles = self._titles(asked["reader"])
         columns = [titles], [article.text or article.title], [asked["kind"]], [asked["seed"]]
         styled = asked["tone"] or asked["topic"]
         call: Call[list[list[GeneratedText]]] = (
@@ -47,7 +47,7 @@ class Desk:
             if styled
             else calls.generate(*columns)
         )
-        found, version = await self._ask(call, asked["reader"], trace)
+        found, version = self._ask(call, asked["reader"], trace)
         kept: list[dict[str, Any]] = []
         for one in found[0]:
             shown = one.safe and one.grounding >= LEAST_GROUNDING
@@ -63,19 +63,17 @@ class Desk:
             "source": article.text or article.title,
             "model_version": version,
         }
-        await self._keep(kept, common)
+        self._keep(kept, common)
         for text in kept:
             if text["status"] != "shown":
                 text["text"] = ""
         return {"reader": asked["reader"], "article": article.news_id, "version": version, "texts": kept}
 
-    async def ask(self, asked: Mapping[str, Any], trace: str) -> dict[str, Any]:
+    def ask(self, asked: Mapping[str, Any], trace: str) -> dict[str, Any]:
         """Answer a question from the articles; what was asked is kept as an event."""
         reader, question = asked["reader"], asked["question"]
-        titles = await self._titles(reader)
-        (found,), version = await self._ask(
-            calls.answer([question], [titles], [asked["seed"]]), reader, trace
-        )
+        titles = self._titles(reader)
+        (found,), version = self._ask(calls.answer([question], [titles], [asked["seed"]]), reader, trace)
         evidence = [{"id": news_id, "title": title} for news_id, title in found.evidence]
         known = (self._state.pool.articles.get(one["id"]) for one in evidence)
         kept = [
@@ -90,18 +88,18 @@ class Desk:
             "source": "\n".join(one.text for one in known if one is not None),
             "model_version": version,
         }
-        await self._keep(kept, common)
+        self._keep(kept, common)
         answer = kept[0]["text"] if kept else None
         return {"reader": reader, "answer": answer, "version": version, "texts": kept, "evidence": evidence}
 
-    async def _titles(self, reader: str) -> list[str]:
-        clicked, _ = await self._state.read(self._state.store.clicks_and_hides, reader)
+    def _titles(self, reader: str) -> list[str]:
+        clicked, _ = self._state.store.clicks_and_hides(reader)
         return self._state.titles(clicked)
 
-    async def _ask(self, call: Call[Any], reader: str, trace: str) -> tuple[Any, str]:
+    def _ask(self, call: Call[Any], reader: str, trace: str) -> tuple[Any, str]:
         metrics, label = self._state.metrics, self._state.rollout.label(reader)
         try:
-            answered = await self._state.server.ask(call, _WRITE_S, label=label, trace=trace)
+            answered = self._state.server.ask(call, _WRITE_S, label=label, trace=trace)
         except (FailureError, InputError) as error:
             metrics.model_failures.labels(call.signature).inc()
             LOGGER.warning("%s failed: %s", call.signature, error)
@@ -109,7 +107,7 @@ class Desk:
         metrics.model_seconds.labels(call.signature).observe(answered.seconds)
         return answered.answer, answered.version
 
-    async def _keep(self, texts: list[dict[str, Any]], common: Mapping[str, Any]) -> None:
+    def _keep(self, texts: list[dict[str, Any]], common: Mapping[str, Any]) -> None:
         """Keep texts, give each its number, and keep the question as an event."""
         now = time.time()
 
@@ -122,29 +120,28 @@ class Desk:
                 )
             return [_new_text(writes, text, common, now) for text in texts]
 
-        for text, number in zip(texts, await self._state.write(keep), strict=True):
+        for text, number in zip(texts, self._state.store.write(keep).result(), strict=True):
             text["id"] = number
             self._state.metrics.texts.labels(text["status"]).inc()
 
-    async def reviews(self, status: str) -> list[dict[str, Any]]:
+    def reviews(self, status: str) -> list[dict[str, Any]]:
         """Texts of a status with all that is known of them; those first that are nearest to the limit."""
         order = "abs(grounding - :limit), id" if status == "waiting" else "id DESC"
-        rows = await self._state.read(
-            self._state.store.read,
+        rows = self._state.store.read(
             f"SELECT {_COLUMNS} FROM texts WHERE status = :status ORDER BY {order} LIMIT {_MOST_LISTED}",  # noqa: S608
             **({"status": status, "limit": LEAST_GROUNDING} if status == "waiting" else {"status": status}),
         )
         return [_review(row) for row in rows]
 
-    async def review(self, number: int) -> dict[str, Any]:
+    def review(self, number: int) -> dict[str, Any]:
         """One text: who decided what about it, from what it was written and by which version."""
         statement = f"SELECT {_COLUMNS} FROM texts WHERE id = :id"  # noqa: S608  (our own names)
-        rows = await self._state.read(self._state.store.read, statement, id=number)
+        rows = self._state.store.read(statement, id=number)
         if not rows:
             raise RefusedError(404, f"no text {number}")
         return _review(rows[0])
 
-    async def decide(self, number: int, decision: Mapping[str, Any], editor: str) -> dict[str, Any]:
+    def decide(self, number: int, decision: Mapping[str, Any], editor: str) -> dict[str, Any]:
         """Record an editor's decision; status 409 if the text is no longer in a state for it."""
         kind, edited = decision["decision"], decision["text"]
         if (kind == "edit") != (edited is not None):
@@ -169,8 +166,8 @@ class Desk:
             )
             return bool(done.rowcount)
 
-        done = await self._state.write(write)
-        text = await self.review(number)
+        done = self._state.store.write(write).result()
+        text = self.review(number)
         if not done:
             raise RefusedError(409, f"text {number} is {text['status']}: {kind} is not possible", text=text)
         self._state.metrics.texts.labels(text["status"]).inc()

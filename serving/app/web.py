@@ -85,7 +85,7 @@ class Web:
 
     async def health(self, request: Request) -> Response:
         """200 while the database answers: without a model server feeds show what is popular."""
-        found = await self.state.health()
+        found = await self.state.run(self.state.health)
         word = "ok" if all(found.values()) else "degraded" if found["database"] else "down"
         return answer({"status": word, **found}, 200 if found["database"] else 503)
 
@@ -99,7 +99,8 @@ class Web:
         if not (given.isascii() and given.isdecimal() and len(given) < 5 and 1 <= int(given) <= _MOST_ITEMS):
             error = f"k must be a whole number from 1 to {_MOST_ITEMS}; got {given[:20]!r}"
             raise RefusedError(422, error, field="k")
-        return answer(await self.feeds.feed(reader_of(request), int(given), request.state.trace))
+        feed = await self.state.run(self.feeds.feed, reader_of(request), int(given), request.state.trace)
+        return answer(feed)
 
     async def events(self, request: Request) -> Response:
         """Keep events."""
@@ -120,11 +121,14 @@ class Web:
 
     async def reader(self, request: Request) -> Response:
         """All that is kept of a reader."""
-        reader, read, store = reader_of(request), self.state.read, self.state.store
-        known = await read(store.read, "SELECT created FROM readers WHERE reader = :reader", reader=reader)
+        return answer(await self.state.run(self._kept_of, reader_of(request)))
+
+    def _kept_of(self, reader: str) -> dict[str, Any]:
+        read = self.state.store.read
+        known = read("SELECT created FROM readers WHERE reader = :reader", reader=reader)
         if not known:
             raise RefusedError(404, "no such reader")
-        history, hidden = await read(store.clicks_and_hides, reader)
+        history, hidden = self.state.store.clicks_and_hides(reader)
         told: dict[str, Any] = {"reader": reader, "created": known[0][0], "history": history}
         told["hidden"] = sorted(hidden)
         for name, table, key in (
@@ -133,9 +137,8 @@ class Web:
             ("texts", "id, kind, article, question, written, edited, status, created FROM texts", "id"),
         ):
             statement = f"SELECT {table} WHERE reader = :reader ORDER BY {key} DESC LIMIT {_MOST_KEPT}"
-            rows = await read(store.read, statement, reader=reader)
-            told[name] = [dict(row._mapping) for row in rows]
-        return answer(told)
+            told[name] = [dict(row._mapping) for row in read(statement, reader=reader)]
+        return told
 
     async def erase(self, request: Request) -> Response:
         """Erase a reader; counters of articles and approved texts stay, without the reader."""
@@ -155,13 +158,13 @@ class Web:
         """Write texts for a reader."""
         asked = checks.read_object(await self.document(request), checks.WRITE)
         self.take_turn(request)
-        return answer(await self.desk.write(asked, request.state.trace))
+        return answer(await self.state.run_long(self.desk.write, asked, request.state.trace))
 
     async def ask(self, request: Request) -> Response:
         """Answer a reader's question."""
         asked = checks.read_object(await self.document(request), checks.ASK)
         self.take_turn(request)
-        return answer(await self.desk.ask(asked, request.state.trace))
+        return answer(await self.state.run_long(self.desk.ask, asked, request.state.trace))
 
     async def reviews(self, request: Request) -> Response:
         """Texts of a status, for editors."""
@@ -169,18 +172,18 @@ class Web:
         status = request.query_params.get("status", "waiting")
         if status not in STATUSES:
             raise RefusedError(422, f"status must be one of {', '.join(STATUSES)}", field="status")
-        return answer({"reviews": await self.desk.reviews(status)})
+        return answer({"reviews": await self.state.run(self.desk.reviews, status)})
 
     async def review(self, request: Request) -> Response:
         """One text, for editors."""
         self.editor(request)
-        return answer(await self.desk.review(number_of(request)))
+        return answer(await self.state.run(self.desk.review, number_of(request)))
 
     async def decide(self, request: Request) -> Response:
         """An editor's decision."""
         editor = self.editor(request)
         decision = checks.read_object(await self.document(request), checks.DECISION)
-        return answer(await self.desk.decide(number_of(request), decision, editor))
+        return answer(await self.state.run(self.desk.decide, number_of(request), decision, editor))
 
     def editor(self, request: Request, *, by_cookie: bool = False) -> str:
         """The editor who asks; only pages take a cookie, as no other site can send a token."""
