@@ -338,6 +338,7 @@ def application(web: Web, pages: list[BaseRoute]) -> Starlette:
             Exception: _failed,
         },
     )
+    app.router.redirect_slashes = False  # to the host that the client names
     app.add_middleware(Guard, web=web)
     return app
 

@@ -1,10 +1,10 @@
 """An app that is killed under load loses no acknowledged event and counts none twice."""
 
+import http.client
 import json
 import random
 import threading
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class Client(threading.Thread):
                 self.acknowledged.append(str(self.unsure["event"]))
                 self.unsure = None
                 self._ask(f"/v1/readers/{self.reader}/feed")
-            except (OSError, urllib.error.URLError):
+            except (OSError, http.client.HTTPException):  # it was killed
                 return
 
     def _ask(self, path: str, body: bytes | None = None) -> None:
