@@ -65,6 +65,8 @@ def app(
         from genre_tf.serving.app.rules import parse_shares
         from genre_tf.serving.app.running import AppOptions, run_app
     except ModuleNotFoundError as error:
+        if str(error.name).startswith("genre_tf"):
+            raise
         raise InputError(f"{error.name} is not installed: pip install 'genre-tf[app]'") from None
     from genre_tf.serving.operations.server_process import server_process
 

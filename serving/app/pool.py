@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genre_tf.contract import ASSETS_FOLDER, CONTRACT_FILE, COUNTERS, MOST_LIVE, RECOMMENDER
-from genre_tf.data.view_log import HOUR_SECONDS, counter_columns, halved
+from genre_tf.data.log_counters import HOUR_SECONDS, counter_columns, halved
 from genre_tf.errors import InputError
 from genre_tf.export.articles_file import IndexedArticle, read_articles
 from genre_tf.export.publishing import versions
@@ -56,7 +56,7 @@ class Pool:
         articles = {one.news_id: one for one in read_articles(folder)}
         file = folder / ASSETS_FOLDER / CONTRACT_FILE
         exported = file.stat().st_mtime
-        told = read_json_object(file).get("sources", {}).get("counters_as_of")
+        told = read_json_object(file, "Export again.").get("sources", {}).get("counters_as_of")
         as_of = datetime.fromisoformat(told).replace(tzinfo=UTC).timestamp() if told else 0.0
         same_clock = 0 <= exported - as_of <= _SAME_CLOCK_S
         moment, since = (as_of, as_of) if same_clock else (exported, 0.0)
