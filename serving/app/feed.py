@@ -38,6 +38,7 @@ class Item:
     source: str  # model, popular or pin
     why: list[str]  # clicked articles that explain it
     text: int  # number of the approved text; 0 for the title
+    probability: float  # with which this text was chosen: other rules can be evaluated with it
 
 
 _FIELDS = Item.__slots__
@@ -62,7 +63,7 @@ class Feeds:
         items = self._items(found, k, {*clicked, *hidden})
         version = answered.version if answered else "popular"
         impression = secrets.token_hex(12)
-        kept = [[item.id, item.score, item.source, item.text] for item in items]
+        kept = [[one.id, one.score, one.source, one.text, one.probability] for one in items]
         row = {
             "impression": impression,
             "reader": reader,
@@ -116,17 +117,22 @@ class Feeds:
             title = one.title if one else known.title if known else news_id
             source = "pin" if news_id in pinned else "model" if one else "popular"
             score = one.score if one else None
-            headline = self._headline(state.headlines.get(news_id, ()))
-            words, text = (headline.words, headline.text) if headline and headline.text else (title, 0)
-            items.append(Item(news_id, title, words, category(news_id), score, source, [], text))
+            words, text, probability = self._headline(state.headlines.get(news_id, ()), title)
+            items.append(Item(news_id, title, words, category(news_id), score, source, [], text, probability))
         return items
 
-    def _headline(self, choices: Sequence[Headline]) -> Headline | None:
-        """The text that stands for an article now; its own title is among the choices."""
+    def _headline(self, choices: Sequence[Headline], title: str) -> tuple[str, int, float]:
+        """The text that stands for an article now, its number, and how probable this choice was.
+
+        The article's own title, number 0, is among the choices.
+        """
         if not choices:
-            return None
+            return title, 0, 1.0
         columns = zip(*((one.clicks, one.views, one.interest) for one in choices), strict=True)
-        return choices[choose_text(*map(list, columns), random.getrandbits(32)).index]
+        choice = choose_text(*map(list, columns), random.getrandbits(32))
+        chosen = choices[choice.index]
+        words = chosen.words if chosen.text else title
+        return words, chosen.text, float(choice.probabilities[choice.index])
 
     def _explain(self, items: Sequence[Item], clicked: Sequence[str], label: str, trace: str) -> None:
         if not clicked or not items:
@@ -157,7 +163,7 @@ def _new_impression(writes: Writes, row: Mapping[str, Any], items: Sequence[Sequ
     writes.insert("readers", reader=row["reader"], created=row["time"])
     writes.insert("impressions", **row)
     writes.count("rates", row["model_version"], int(row["time"] // _HOUR), views=len(items))
-    for news_id, _, _, text in items:
+    for news_id, _, _, text, _ in items:
         writes.count("counts", news_id, int(row["time"] // SLOT_SECONDS), views=1)
         writes.count("headlines", news_id, text, views=1)
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import grpc
+import numpy as np
 
 from genre_tf.serving.client import calls
 from genre_tf.serving.client.calls import Call, Recommendation
@@ -99,11 +101,10 @@ def recommend_live(history: list[str]) -> Call[list[list[Recommendation]]]:
     return dataclasses.replace(call, inputs={"history": call.inputs["history"]})
 
 
-def inputs(call: Call[Any], *left_out: str) -> bytes:
-    """The inputs of a call as bytes of a PredictRequest; appended to another, they add to its inputs."""
+def inputs(named: Mapping[str, np.ndarray]) -> bytes:
+    """Inputs as bytes of a PredictRequest; appended to those of another, they add to its inputs."""
     request = PredictRequest()
-    for name, value in call.inputs.items():
-        if name not in left_out:
-            write_proto(value, request.inputs[name])
+    for name, value in named.items():
+        write_proto(value, request.inputs[name])
     serialized: bytes = request.SerializeToString()
     return serialized

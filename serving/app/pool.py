@@ -69,21 +69,31 @@ class Live:
     """Counters of the moment, ready to be sent."""
 
     of: Mapping[str, Sequence[float]]  # article -> its counters, those first that are read most
+    rows: Mapping[str, bytes]  # the inputs of `recommend_live` for them
     message: bytes  # the same, as `ModelServer.ask` takes it
     popular: Sequence[str]  # articles by clicks that are halved every 6 hours, the best first
 
     @classmethod
     def of_counters(cls, of: Mapping[str, Sequence[float]], popular: Sequence[str]) -> "Live":
         """The counters of some articles."""
-        return cls(of, inputs(calls.recommend_live([[]], [of]), "history"), popular)
+        found = calls.recommend_live([[]], [of]).inputs
+        rows = {name: value[0] for name, value in found.items() if name != "history"}
+        return cls(of, rows, _message(rows), popular)
 
     def without(self, articles: Collection[str]) -> bytes:
-        """The message in which some articles count as never published and never seen: they are not found."""
+        """The message in which some articles count as never published and never seen: they are not found.
+
+        They stand first, with zeros: the model server ignores that an article is named again.
+        """
         if not articles:
             return self.message
-        kept = {news_id: numbers for news_id, numbers in self.of.items() if news_id not in articles}
-        zeros = dict.fromkeys(articles, (0.0,) * len(COUNTERS))
-        return inputs(calls.recommend_live([[]], [zeros | kept]), "history")
+        zeros = (b"0 " * len(articles)).strip()
+        first = dict.fromkeys(self.rows, zeros) | {"news_id": " ".join(sorted(articles)).encode()}
+        return _message({name: (first[name] + b" " + row).strip() for name, row in self.rows.items()})
+
+
+def _message(rows: Mapping[str, bytes]) -> bytes:
+    return inputs({name: np.array([row], object) for name, row in rows.items()})
 
 
 class LiveCounters:

@@ -109,9 +109,14 @@ class FakeServer:
     def _recommend_live(self, inputs: dict[str, list[str]], version: int) -> dict[str, np.ndarray]:
         read = set(inputs["history"][0].split())
         named = inputs["news_id"][0].split()
-        views = dict(zip(named, inputs["views"][0].split(), strict=False))
-        clicks = dict(zip(named, map(float, inputs["clicks_1h"][0].split()), strict=False))
-        gone = {news_id for news_id in named if float(views.get(news_id, 0)) == 0}
+        views, clicks = (
+            {
+                one: float(number)
+                for one, number in reversed([*zip(named, inputs[name][0].split(), strict=False)])
+            }
+            for name in ("views", "clicks_1h")
+        )  # of an article that is named twice the first numbers count
+        gone = {news_id for news_id in named if views[news_id] == 0}
         left = [news_id for news_id in TITLES if news_id not in read | gone]
         left.sort(key=lambda news_id: -clicks.get(news_id, 0))
         if version > 1:

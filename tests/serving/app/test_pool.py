@@ -125,7 +125,7 @@ def test_articles_that_must_not_be_found_are_told_first_and_as_never_seen(pool):
     live = LiveCounters(pool).at(600.0, [("N7", 3, 1, 1)])
     request = PredictRequest.FromString(live.without({"N7"}))
     rows = {name: to_array(proto)[0].decode().split() for name, proto in request.inputs.items()}
-    assert rows["news_id"].count("N7") == 1 and rows["news_id"][0] == "N7"
+    assert rows["news_id"][0] == "N7" and {len(row) for row in rows.values()} == {31}
     assert {rows[name][0] for name in COUNTERS} == {"0"}
     assert "history" not in rows and live.without([]) == live.message
 
