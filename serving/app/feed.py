@@ -128,8 +128,12 @@ class Feeds:
         """
         if not choices:
             return title, 0, 1.0
-        columns = zip(*((one.clicks, one.views, one.interest) for one in choices), strict=True)
-        choice = choose_text(*map(list, columns), random.getrandbits(32))
+        choice = choose_text(
+            clicks=[one.clicks for one in choices],
+            views=[one.views for one in choices],
+            interest=[one.interest for one in choices],
+            seed=random.getrandbits(32),
+        )
         chosen = choices[choice.index]
         words = chosen.words if chosen.text else title
         return words, chosen.text, float(choice.probabilities[choice.index])

@@ -125,7 +125,7 @@ class Pages:
             review["pieces"] = marked(review["written"], review["source"])
         words = self._language(request, request.query_params)[1]
         number, done = (request.query_params.get(name, "") for name in ("number", "done"))
-        known = done in ("decided", "conflict")
+        known = done in ("decided", "conflict", "refused")
         notice = words[done].format(number=number[:20]) if known else ""
         return self._page("review.html", request, {}, reviews=reviews, editor=editor, notice=notice)
 
@@ -135,15 +135,15 @@ class Pages:
         editor = self._web.editor(request, by_cookie=True)
         asked = {name: given[name] for name in ("decision", "note") if given.get(name)}
         if given.get("decision") == "edit":
-            asked["text"] = given.get("text")
+            asked["text"] = given.get("text", "")
         done, number = "decided", number_of(request)
         try:
             decision = checks.read_object(asked, checks.DECISION)
             await self._state.run(self._web.desk.decide, number, decision, editor)
         except RefusedError as error:
-            if error.status != 409:
+            if error.status not in (409, 422):
                 raise
-            done = "conflict"
+            done = "conflict" if error.status == 409 else "refused"
         return self._see("/review", {"number": str(number), "done": done}, given)
 
     async def status(self, request: Request) -> Response:

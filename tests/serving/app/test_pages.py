@@ -117,6 +117,8 @@ def test_an_editor_goes_through_the_queue(app, server):
     tags = checked(page)
     assert "<mark>Aliens </mark>" in page and len(tags.named("textarea")) == 2
     first, second = (form["action"] for form in tags.named("form") if form["action"].startswith("/review/"))
+    _, _, headers = app.form(first, {"decision": "edit", "text": " "}, Cookie=cookie)
+    assert "is as it was" in app.get(headers["location"], Cookie=cookie)
     assert app.form(first, {"decision": "reject", "note": "no"}, Cookie=cookie)[0] == 303
     _, _, headers = app.form(second, {"decision": "edit", "text": "The ferry sank"}, Cookie=cookie)
     page = app.get(headers["location"], Cookie=cookie)
