@@ -50,7 +50,7 @@ def test_ten_texts_are_reviewed_without_a_mouse(app: Any, server: Any, page: Any
     page.keyboard.press("j")
     page.keyboard.press("k")
     for place in range(TEXTS):
-        page.get_by_text(f"{TEXTS - place} texts wait").wait_for()
+        page.get_by_text(f"Waiting texts: {TEXTS - place}").wait_for()
         if place == 1:
             page.keyboard.press("e")
             page.keyboard.press("Control+A")
