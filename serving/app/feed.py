@@ -38,7 +38,7 @@ class Item:
     source: str  # model, popular or pin
     why: list[str]  # clicked articles that explain it
     text: int  # number of the approved text; 0 for the title
-    probability: float  # with which this text was chosen: other rules can be evaluated with it
+    probability: float | None  # with which this text was chosen; None: there is no other one
 
 
 _FIELDS = Item.__slots__
@@ -121,13 +121,13 @@ class Feeds:
             items.append(Item(news_id, title, words, category(news_id), score, source, [], text, probability))
         return items
 
-    def _headline(self, choices: Sequence[Headline], title: str) -> tuple[str, int, float]:
+    def _headline(self, choices: Sequence[Headline], title: str) -> tuple[str, int, float | None]:
         """The text that stands for an article now, its number, and how probable this choice was.
 
         The article's own title, number 0, is among the choices.
         """
         if not choices:
-            return title, 0, 1.0
+            return title, 0, None
         choice = choose_text(
             clicks=[one.clicks for one in choices],
             views=[one.views for one in choices],
@@ -167,9 +167,10 @@ def _new_impression(writes: Writes, row: Mapping[str, Any], items: Sequence[Sequ
     writes.insert("readers", reader=row["reader"], created=row["time"])
     writes.insert("impressions", **row)
     writes.count("rates", row["model_version"], int(row["time"] // _HOUR), views=len(items))
-    for news_id, _, _, text, _ in items:
+    for news_id, _, _, text, probability in items:
         writes.count("counts", news_id, int(row["time"] // SLOT_SECONDS), views=1)
-        writes.count("headlines", news_id, text, views=1)
+        if probability is not None:
+            writes.count("headlines", news_id, text, views=1)
 
 
 def record_events(
@@ -190,10 +191,11 @@ def record_events(
         slot = int(now // SLOT_SECONDS)
         writes.count("counts", event["article"], slot, clicks=1, views=0 if shown else 1)
         if shown and first:
-            version, text = shown
+            version, text, probability = shown
             versions.append(version)
             writes.count("rates", version, int(now // _HOUR), clicks=1)
-            writes.count("headlines", event["article"], text, clicks=1)
+            if probability is not None:
+                writes.count("headlines", event["article"], text, clicks=1)
     return kinds, versions
 
 
@@ -207,8 +209,8 @@ def _is_first(writes: Writes, event: Mapping[str, Any]) -> bool:
     return event["impression"] is not None and found.first() is None
 
 
-def _shown_in(writes: Writes, event: Mapping[str, Any]) -> tuple[str, int] | None:
-    """The version and the text with which an article was shown in the impression of an event."""
+def _shown_in(writes: Writes, event: Mapping[str, Any]) -> tuple[str, int, float | None] | None:
+    """How an article was shown in the impression of an event: version, text, probability of that text."""
     if event["impression"] is None:
         return None
     row = writes.run(
@@ -218,5 +220,5 @@ def _shown_in(writes: Writes, event: Mapping[str, Any]) -> tuple[str, int] | Non
     ).first()
     if row is None:
         return None
-    texts = {item[0]: item[3] for item in json.loads(row.items)}
-    return (row.model_version, texts[event["article"]]) if event["article"] in texts else None
+    shown = {item[0]: item[3:5] for item in json.loads(row.items)}.get(event["article"])
+    return None if shown is None else (row.model_version, *shown)

@@ -75,7 +75,7 @@ _table(
     _column("views", sa.Integer),
 )
 _table(
-    "headlines",  # how often each text stood for its article; text 0 is the article's own title
+    "headlines",  # texts of articles that have several; text 0 is the article's own title
     _column("article", primary_key=True),
     _column("text", _serial, primary_key=True, autoincrement=False),
     _column("clicks", sa.Integer),
