@@ -91,6 +91,8 @@ def app(
             shadow=shadow,
             limits=Limits(rate=client_rate),
         )
+        # A feed and the thread that writes take turns: by default one waits up to 5 ms for the other.
+        sys.setswitchinterval(2e-4)
         asyncio.run(run_app(models, options, _ready, say))
 
 
