@@ -4,7 +4,6 @@ Answers are spans of the pool's articles that have the question's words; see `ge
 """
 
 import functools
-from collections.abc import Callable
 from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,17 +20,14 @@ from genre_tf.funnel import parsing
 from genre_tf.funnel.answering import Answering
 from genre_tf.funnel.evidence import ARTICLES, Evidence
 from genre_tf.funnel.index import Catalogue
-from genre_tf.funnel.recommender import clicks_of_titles
+from genre_tf.funnel.recommender import dense_clicks
 from genre_tf.funnel.served_models import ServedModels, encode_titles
 from genre_tf.generation.safety import SafetyClassifier, SafetyList
 from genre_tf.generation.tone import closest_half, has_tone, instruction, one_line
 from genre_tf.generation.writer import (
-    Interest,
     Style,
-    Unsafe,
     WritingGraph,
     closeness,
-    nothing_unsafe,
     writer_options,
 )
 from genre_tf.models.writer import Writer
@@ -39,14 +35,12 @@ from genre_tf.models.writer import Writer
 Answer = dict[str, tf.Tensor]
 
 
-class _Reader(NamedTuple):
-    """Readers of a request, and what they and the operator's classifier say of texts, string [B, N]."""
+class _Vectors(NamedTuple):
+    """Vectors of the ranker for a request: of the titles that its readers clicked, and of texts."""
 
-    clicks: tf.Tensor  # float32 [B, H, R], vectors of the titles that they clicked
+    clicks: tf.Tensor  # float32 [B, H, R]
     mask: tf.Tensor  # bool [B, H]
-    encoded: Callable[[Any], tf.Tensor]  # the reference of texts -> their vectors, float32 [B, N, R]
-    interest: Interest
-    unsafe: Unsafe
+    texts: list[tf.Tensor]  # of each string [B, n] float32 [B, n, R]
 
 
 @dataclass(eq=False)
@@ -116,11 +110,11 @@ class GeneratorServable:
         """
         del seed
         found = self._answering(tf.strings.strip(parsing.clean_text(question)))
-        reader = self._reader(parsing.clean_text(history_text))
-        shown = (found.text != "") & self.writer.is_safe(found.text) & ~reader.unsafe(found.text)
+        vectors = self._vectors(parsing.clean_text(history_text), found.text)
+        shown = (found.text != "") & self.writer.is_safe(found.text) & ~self._unsafe(vectors)
         order = tf.argsort(tf.cast(~shown, tf.int32), axis=1, stable=True)  # what is not shown comes last
         text = tf.where(shown, found.text, "")
-        interest = tf.where(shown, reader.interest(found.text), PADDING_NUMBER)
+        interest = tf.where(shown, self._interest(vectors), PADDING_NUMBER)
         text, interest = (tf.gather(column, order, batch_dims=1) for column in (text, interest))
         return {
             "text": text,
@@ -150,17 +144,19 @@ class GeneratorServable:
         tone: tf.Tensor,
         about: tf.Tensor,
     ) -> Answer:
-        reader = self._reader(history_text)
-        encoder = self.models.encoders()[1]
+        part = self.models.encoders()[1].topic_part
+
+        @functools.cache  # interest, topic, style and safety need the same vectors
+        def vectors(texts: Any) -> _Vectors:  # tensors are not hashable, their references are
+            return self._vectors(history_text, texts.deref(), source[:, None], about[:, None])
 
         def topic(texts: tf.Tensor) -> tf.Tensor:
-            parts = (reader.encoded(texts.ref()), reader.encoded(source[:, None].ref()), reader.clicks)
-            written, origin, read = map(encoder.topic_part, parts)
-            return closeness(written, origin, read, reader.mask)
+            clicks, mask, (written, origin, _) = vectors(texts.ref())
+            return closeness(part(written), part(origin), part(clicks), mask)
 
         def styled(texts: tf.Tensor) -> tf.Tensor:
-            (vectors,) = encode_titles(about, encoder)
-            near = closest_half(*map(encoder.topic_part, (reader.encoded(texts.ref()), vectors)))
+            written, _, wanted = vectors(texts.ref()).texts
+            near = closest_half(part(written), part(wanted[:, 0]))
             return has_tone(texts, tone) & (near | tf.equal(about, "")[:, None])
 
         return self.writer(
@@ -168,34 +164,33 @@ class GeneratorServable:
             source,
             kind,
             seed,
-            reader.interest,
-            reader.unsafe,
+            lambda texts: self._interest(vectors(texts.ref())),
+            lambda texts: self._unsafe(vectors(texts.ref())),
             topic,
             Style(instruction(tone, about), styled),
         ).served()
 
-    def _reader(self, history_text: tf.Tensor) -> _Reader:
+    def _vectors(self, history_text: tf.Tensor, *texts: tf.Tensor) -> _Vectors:
+        """Encode the readers' titles and texts, each string [B, n], in one pass."""
         titles = parsing.newest(parsing.split_history_titles(history_text), self.max_history)
         encoder = self.models.encoders()[1]
-        (clicks,), mask = clicks_of_titles(titles, encoder)
+        flat = [titles.flat_values, *(tf.reshape(each, [-1]) for each in texts)]
+        (vectors,) = encode_titles(tf.concat(flat, 0), encoder)
+        clicked, *parts = tf.split(vectors, [tf.size(each) for each in flat])
+        clicks, mask = dense_clicks(titles.with_flat_values(clicked))
+        shapes = [[*tf.unstack(tf.shape(each)), encoder.dimension] for each in texts]
+        return _Vectors(clicks, mask, list(map(tf.reshape, parts, shapes)))
 
-        @functools.cache  # interest, topic and safety need the same vectors
-        def encoded(texts: Any) -> tf.Tensor:
-            flat = tf.reshape(texts.deref(), [-1])
-            (vectors,) = encode_titles(flat, encoder)
-            return tf.reshape(vectors, [*tf.unstack(tf.shape(texts.deref())), encoder.dimension])
+    def _interest(self, vectors: _Vectors) -> tf.Tensor:
+        """Click probabilities of the first texts, float32 [B, N]."""
+        texts = vectors.texts[0]
+        everything = tf.ones(tf.shape(texts)[:2], tf.bool)
+        return tf.sigmoid(self.models.click_logits(vectors.clicks, vectors.mask, texts, everything))
 
-        def interest(texts: tf.Tensor) -> tf.Tensor:
-            shown = encoded(texts.ref())  # [B, N, R]; tensors are not hashable, their references are
-            everything = tf.ones(tf.shape(texts), tf.bool)
-            return tf.sigmoid(self.models.click_logits(clicks, mask, shown, everything))
-
-        def unsafe(texts: tf.Tensor) -> tf.Tensor:
-            if self.classifier is None:
-                return nothing_unsafe(texts)
-            return self.classifier.is_unsafe(encoded(texts.ref()))
-
-        return _Reader(clicks, mask, encoded, interest, unsafe)
+    def _unsafe(self, vectors: _Vectors) -> tf.Tensor:
+        """What the operator's classifier says of the first texts, bool [B, N]."""
+        texts = vectors.texts[0]
+        return self.classifier.is_unsafe(texts) if self.classifier else tf.zeros(tf.shape(texts)[:2], tf.bool)
 
 
 def generator_servable(

@@ -85,7 +85,7 @@ class Recommender:
     def _recommend(self, history: tf.Tensor, live: Live | None) -> Answer:
         rows = self._known_rows(history)
         of_reader = parsing.newest(rows, self.max_history)
-        newest, mask = _clicks(of_reader)  # [B, H]
+        newest, mask = dense_clicks(of_reader)  # [B, H]
         reader = self.models.user_vector(self.index.retrieval_vectors(newest), mask)
         clicks = tf.gather(self.index.ranking_vectors, newest)  # [B, H, R]
         read = self.index.keys_of_rows(rows)
@@ -129,7 +129,7 @@ class Recommender:
         titles = tf.concat([history.flat_values, candidates.flat_values], 0)
         (vectors,) = encode_titles(titles, self.models.encoders()[1])
         count = tf.size(history.flat_values)
-        clicks, mask = _clicks(history.with_flat_values(vectors[:count]))  # [B, H, R]
+        clicks, mask = dense_clicks(history.with_flat_values(vectors[:count]))  # [B, H, R]
         shown, shown_mask = parsing.to_dense(candidates.with_flat_values(vectors[count:]))  # [B, C, R]
         logits = self.models.click_logits(clicks, mask, shown, shown_mask)
         return {"click_probability": tf.where(shown_mask, tf.sigmoid(logits), PADDING_NUMBER)}
@@ -141,7 +141,7 @@ class Recommender:
 
     def embed_user(self, history: tf.Tensor) -> Answer:
         """Vectors of readers from the two-tower model; string [B]."""
-        newest, mask = _clicks(parsing.newest(self._known_rows(history), self.max_history))
+        newest, mask = dense_clicks(parsing.newest(self._known_rows(history), self.max_history))
         return {"embedding": self.models.user_vector(self.index.retrieval_vectors(newest), mask)}
 
     def explain(self, history: tf.Tensor, candidates: tf.Tensor) -> Answer:
@@ -151,7 +151,7 @@ class Recommender:
         [B, C, H], sums to 1 over them. All weights are 0 for an unknown candidate, for a reader without known
         clicks and for padding.
         """
-        newest, mask = _clicks(parsing.newest(self._known_rows(history), self.max_history))  # [B, H]
+        newest, mask = dense_clicks(parsing.newest(self._known_rows(history), self.max_history))  # [B, H]
         shown, _ = parsing.to_dense(self.index.rows(parsing.split_ids(candidates)))  # [B, C]
         vectors = self.index.ranking_vectors
         weights, _ = self.models.attention(tf.gather(vectors, newest), mask, tf.gather(vectors, shown))
@@ -180,7 +180,7 @@ class Recommender:
 
     def _probabilities(self, history: tf.Tensor, shown: tf.Tensor, counters: tf.Tensor | None) -> tf.Tensor:
         """Click probabilities of rows of the index: string [B], int64 [B, C] -> float32 [B, C]."""
-        newest, mask = _clicks(parsing.newest(self._known_rows(history), self.max_history))
+        newest, mask = dense_clicks(parsing.newest(self._known_rows(history), self.max_history))
         known = shown > 0
         logits = click_logits(
             self.models,
@@ -258,11 +258,11 @@ class Recommender:
 def clicks_of_titles(titles: tf.RaggedTensor, *encoders: Any) -> tuple[list[tf.Tensor], tf.Tensor]:
     """Each reader's clicks by each encoder, float32 [B, H, D] each, and which are real, bool [B, H]."""
     vectors = encode_titles(titles.flat_values, *encoders)
-    clicks, masks = zip(*(_clicks(titles.with_flat_values(each)) for each in vectors), strict=True)
+    clicks, masks = zip(*(dense_clicks(titles.with_flat_values(each)) for each in vectors), strict=True)
     return list(clicks), masks[0]
 
 
-def _clicks(rows: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
+def dense_clicks(rows: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Histories as dense rows and their mask; the models need at least one column."""
     return parsing.to_dense(rows, tf.maximum(parsing.widest(rows), 1))
 
