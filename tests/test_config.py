@@ -90,7 +90,7 @@ def test_a_pretrained_writer_is_adapted_and_not_trained_as_one_from_scratch():
         ("[generation.writing]\ntop_q = 1", "generation: writing: unknown key 'top_q'"),
         (
             "[generation.writing]\nstrategy = 'beam'\nbeam_width = 3",
-            r"beam_width must be at least samples \(4\) and a multiple of beam_groups \(1\); got 3",
+            r"beam_width must be at least samples \(8\) and a multiple of beam_groups \(1\); got 3",
         ),
         ("[generation.writing]\nstrategy = 'beam'\ndraft_tokens = 2", "must be 0 for strategy beam; got 2"),
         ("[generation.writing]\nforbidden_words = [' ']", "forbidden_words holds an empty word"),

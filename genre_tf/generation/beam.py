@@ -124,7 +124,7 @@ class BeamLoop:
                 of_model=beams.of_model[:, own],
                 open=beams.open[:, number : number + 1],
                 finished=_Finished(*(part[:, own] for part in beams.finished)),
-                cache=WrittenCache([], []),
+                cache=WrittenCache((), ()),
             )
             taken = [earlier.written[:, :, -1] for earlier in groups]
             group, origin = self._choose_in_group(group, gain[:, own], of_model[:, own], taken)
@@ -132,11 +132,13 @@ class BeamLoop:
             origins.append(origin + number * size)
         joined = tf.nest.map_structure(lambda *each: tf.concat(each, axis=1), *groups)
         origin = tf.concat(origins, axis=1)
-        in_order = tf.nest.map_structure(
-            lambda cached: tf.ensure_shape(tf.gather(cached, origin, axis=2, batch_dims=1), cached.shape),
-            beams.cache,
-        )
-        return joined._replace(step=beams.step + 1, cache=in_order)
+
+        def in_order(cache: Any) -> Any:  # [layers, batch, key heads, width, room, depth]
+            origins = tf.repeat(origin[None], tf.shape(cache)[0], axis=0)
+            return tf.ensure_shape(tf.gather(cache, origins, axis=3, batch_dims=2), cache.shape)
+
+        cache = tf.nest.map_structure(in_order, beams.cache)
+        return joined._replace(step=beams.step + 1, cache=cache)
 
     def _choose_in_group(
         self, beams: _Beams, gain: Any, of_model: Any, taken: list[Any]

@@ -5,15 +5,20 @@ keys and values stay as the prefill left them, shared by all samples of a row; t
 a cache of fixed size. The shapes are the same at every step: oneDNN prepares a product again for each new
 shape, which costs more than the product itself. New keys are written to the cache's own memory: a scatter in
 a loop copies the whole cache, which took as long as the matrix products at eight rows.
+
+The graph has one layer, in a loop over layers. With a copy for each of 30 layers TensorFlow spends half a minute
+on optimizing each signature when a server loads it.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from genre_tf.backbones.hub import norm_of
 from genre_tf.backbones.layers import LanguageLayers
-from genre_tf.generation.kernels import Kernel, Probe, Routes
+from genre_tf.generation.kernels import Kernel, Probe, Routes, of_layer
 from genre_tf.layers.attention import MASKED, Attention, Heads, Padded, causal_bias, padding_bias
 from genre_tf.layers.block import Adapter, Attend, Block, KernelUpdate, transformed
 from genre_tf.layers.elementwise import Norm, rotary_turns, rotated
@@ -22,8 +27,8 @@ from genre_tf.layers.elementwise import Norm, rotary_turns, rotated
 class PromptCache(NamedTuple):
     """What later tokens see of a prompt."""
 
-    keys: list[Any]  # for each layer float32 [batch, key heads, time, depth]
-    values: list[Any]  # for each layer, the same shape
+    keys: Any  # float32 [layers, batch, key heads, time, depth]
+    values: Any  # the same shape
     bias: Any  # float32 [batch, 1, 1, time]; 0 for a token, very low for padding
     length: Any  # int32 [batch], number of tokens in the prompt
 
@@ -31,8 +36,8 @@ class PromptCache(NamedTuple):
 class WrittenCache(NamedTuple):
     """What later tokens see of the tokens written so far, with room for all tokens from the start."""
 
-    keys: list[Any]  # for each layer float32 [batch, key heads, samples, room, depth]
-    values: list[Any]  # for each layer, the same shape
+    keys: Any  # float32 [layers, batch, key heads, samples, room, depth]
+    values: Any  # the same shape
 
 
 class CachedDecoder(tf.Module):
@@ -46,17 +51,17 @@ class CachedDecoder(tf.Module):
     added separately: without oneDNN, as on processors without AVX-512, a few rows times a transposed kernel
     take up to eight times longer, and one row in a product fused with its bias up to six times.
 
-    These are separate variables, so that a served graph does not convert the layout at each request.
-    `refresh` updates them to the current weights of the layers.
+    These are separate variables, so that a served graph does not convert the layout at each request. Each
+    holds the weights of all layers. `refresh` updates them to the current weights of the layers.
 
-    With `fixed_shapes`, XLA can compile it: kernels stand as matrices only, and the cache is written by a
-    scatter, because XLA does not know `InplaceUpdate`.
+    With `fixed_shapes`, XLA can compile it: kernels stand as matrices only, the cache is written by a
+    scatter, because XLA does not know `InplaceUpdate`, and layers follow each other without a loop.
     """
 
     def __init__(self, layers: LanguageLayers, fixed_shapes: bool = False) -> None:
         super().__init__()
         self.fixed_shapes = fixed_shapes
-        self.hidden, self.depth = layers.hidden, layers.depth
+        self.hidden, self.depth, self.layer_count = layers.hidden, layers.depth, len(layers.blocks)
         self.heads, self.key_heads = layers.heads, layers.key_heads
         self.max_positions = layers.max_positions
         self.rotary_base = layers.rotary_base
@@ -68,10 +73,12 @@ class CachedDecoder(tf.Module):
             {name: each for name, each in block.additions.items() if not isinstance(each, KernelUpdate)}
             for block in layers.blocks
         ]
+        # Additions differ from layer to layer, so that there can be no loop over layers.
+        self.unrolled = fixed_shapes or any(self.additions)
         self.probe = None if fixed_shapes else Probe()
         # Inside a function, the layers are not tracked, so that an export holds each weight once.
-        self._read = lambda: [_outer_weights(layers), *map(_weights, layers.blocks)]
-        self.outer, *self.layers = [
+        self._read = lambda: (_outer_weights(layers), _stacked(layers.blocks))
+        self.outer, self.layers = (
             {
                 name: Kernel(value, name, whole=name != "output_kernel", blocked=not fixed_shapes)
                 if name.endswith("_kernel")
@@ -79,11 +86,11 @@ class CachedDecoder(tf.Module):
                 for name, value in weights.items()
             }
             for weights in self._read()
-        ]
+        )
 
     def refresh(self) -> None:
         """Copy the current weights of the layers."""
-        for ours, theirs in zip([self.outer, *self.layers], self._read(), strict=True):
+        for ours, theirs in zip((self.outer, self.layers), self._read(), strict=True):
             for name, variable in ours.items():
                 variable.assign(theirs[name])
 
@@ -108,10 +115,11 @@ class CachedDecoder(tf.Module):
         layout = Padded(embeddings)
         causal = causal_bias(tf.shape(mask)[1])
         attention = Attention(layout, tf.maximum(causal + bias, MASKED), turns, keep=True)
-        states = self._transformed(embeddings, positions, attention, None)
+        room = self._room([layout.texts, self.key_heads, layout.columns, self.depth])
+        attend = _PromptAttention(attention, (room(), room()), self.fixed_shapes)
+        states = self._transformed(embeddings, positions, attend, None)
         last = layout.padded(states, False)[:, -1]  # [batch, hidden]
-        keys, values = (list(part) for part in zip(*attention.seen, strict=True))
-        cache = PromptCache(keys, values, bias, tf.reduce_sum(length, axis=1))
+        cache = PromptCache(*attend.cache, bias, tf.reduce_sum(length, axis=1))
         return self._logits(last, self._routes(tf.shape(last)[0])), cache
 
     def read(
@@ -134,26 +142,31 @@ class CachedDecoder(tf.Module):
         at = positions - prompt.length[:, None, None]
         turns = self._turns(tf.reshape(positions, [-1]))  # [tokens, 1, depth]
         groups = self.heads // self.key_heads
-        attention = _CachedAttention(prompt, written, at, groups, turns, self.fixed_shapes)
+        attend = _CachedAttention(prompt, written, at, groups, turns, self.fixed_shapes)
         routes = self._routes(tf.size(positions))
-        states = self._transformed(embeddings, positions, attention, routes)
-        return self._logits(states, routes), attention.grown
+        states = self._transformed(embeddings, positions, attend, routes)
+        return self._logits(states, routes), WrittenCache(*attend.cache)
 
     def nothing_written(self, batch: Any, samples: int, room: int) -> WrittenCache:
-        """The cache before the first token, for at most `room` tokens per sample.
+        """The cache before the first token, for at most `room` tokens per sample."""
+        new = self._room([batch, self.key_heads, samples, room, self.depth])
+        return WrittenCache(new(), new())
 
-        Each part has its own memory, which can be written to: `tf.zeros` may become a constant of the graph,
-        or share one tensor with others like it.
+    def _room(self, sizes: list[Any]) -> Callable[[], Any]:
+        """Makes tensors of zeros, float32 [layers, *sizes].
+
+        Each has its own memory, which can be written to: `tf.zeros` may become a constant of the graph, or
+        share one tensor with others like it.
         """
-        sizes = (self.key_heads, samples, room, self.depth)
+        shape = [self.layer_count, *sizes]
 
         def new() -> Any:
             if self.fixed_shapes:
-                return tf.zeros([batch, *sizes])
-            empty = tf.raw_ops.Empty(shape=tf.stack([batch, *sizes]), dtype=tf.float32, init=True)
-            return tf.ensure_shape(empty, [None, *sizes])
+                return tf.zeros(shape)
+            empty = tf.raw_ops.Empty(shape=tf.stack(shape), dtype=tf.float32, init=True)
+            return tf.ensure_shape(empty, [size if isinstance(size, int) else None for size in shape])
 
-        return WrittenCache([new() for _ in self.layers], [new() for _ in self.layers])
+        return new
 
     def _routes(self, rows: Any) -> Routes | None:
         return None if self.probe is None else self.probe.routes(rows)
@@ -164,15 +177,36 @@ class CachedDecoder(tf.Module):
         cosine, sine = rotary_turns(positions, self.depth, self.rotary_base)
         return cosine[:, None], sine[:, None]
 
-    def _transformed(self, embeddings: Any, positions: Any, attend: Attend, routes: Routes | None) -> Any:
+    def _transformed(self, embeddings: Any, positions: Any, attend: Any, routes: Routes | None) -> Any:
         """States [tokens, hidden] after the last layer; of mean 0 if norms subtract it."""
         if self.centred:
             embeddings = _centred(embeddings)
         if self.rotary_base is None:
             embeddings += tf.gather(self.outer["positions"], positions)
         states = tf.reshape(embeddings, [-1, self.hidden])
-        for number, weights in enumerate(self.layers):
-            states = transformed(_Layer(self, weights, number, routes), states, attend)
+
+        def through(number: Any, states: Any, *cache: Any) -> tuple[Any, ...]:
+            attend.cache = cache
+            states = transformed(_Layer(self, number, routes), states, attend)
+            return (number + 1, states, *attend.cache)
+
+        state = (0, states, *attend.cache)
+        if self.unrolled:
+            for _ in range(self.layer_count):
+                state = through(*state)
+        else:
+            state = tf.while_loop(
+                lambda number, *_: number < self.layer_count,
+                through,
+                state,
+                shape_invariants=(
+                    tf.TensorShape([]),
+                    tf.TensorShape([None, self.hidden]),
+                    *(part.shape for part in attend.cache),
+                ),
+                parallel_iterations=1,
+            )
+        _, states, *attend.cache = state
         return states
 
     def _logits(self, states: Any, routes: Routes | None) -> Any:
@@ -182,12 +216,34 @@ class CachedDecoder(tf.Module):
         return _product(states, self.outer, "output", routes)
 
 
+class _PromptAttention:
+    """The attention of a prompt, called as `genre_tf.layers.attention.Attention` is.
+
+    `cache` are the keys and values of the layers called so far, float32 [layers, batch, key heads, time, depth]
+    each.
+    """
+
+    def __init__(self, attention: Attention, cache: Sequence[Any], fixed_shapes: bool) -> None:
+        self.cache = cache
+        self._attention, self._fixed_shapes = attention, fixed_shapes
+
+    def __call__(self, fused: Any, layer: Heads, training: bool | None = None) -> Any:
+        """Attend: queries, keys and values [tokens, ...] side by side -> [tokens, heads * depth]."""
+        mixed = self._attention(fused, layer, training)
+        seen = self._attention.seen.pop()
+        self.cache = [
+            _written(cache, tf.reshape(layer.number, [1]), new[None], self._fixed_shapes)
+            for cache, new in zip(self.cache, seen, strict=True)
+        ]
+        return mixed
+
+
 class _CachedAttention:
     """The attention of one step, called as `genre_tf.layers.attention.Attention` is.
 
-    The tensors of `written` are no longer valid after the step; `grown` has those of the layers called so
-    far. `at`, int32 [batch, samples, columns], is the place of each new token in the cache. Query heads that
-    share a key head, `groups` of them, are treated as further queries of it.
+    The tensors of `written` are no longer valid after the step; `cache` has what is written so far. `at`,
+    int32 [batch, samples, columns], is the place of each new token in the cache. Query heads that share a key
+    head, `groups` of them, are treated as further queries of it.
     """
 
     def __init__(
@@ -199,13 +255,12 @@ class _CachedAttention:
         turns: tuple[Any, Any] | None = None,
         fixed_shapes: bool = False,
     ) -> None:
-        self.prompt, self.written, self.groups, self.turns = prompt, written, groups, turns
+        self.prompt, self.groups, self.turns = prompt, groups, turns
+        self.cache: Sequence[Any] = written
         self._fixed_shapes = fixed_shapes
-        self.grown = WrittenCache([], [])
-        cache = written.keys[0]
-        batch, heads, samples, room, depth = (
-            static if static is not None else dynamic
-            for static, dynamic in zip(cache.shape, tf.unstack(tf.shape(cache)), strict=True)
+        sizes = zip(written.keys.shape, tf.unstack(tf.shape(written.keys)), strict=True)
+        _, batch, heads, samples, room, depth = (
+            static if static is not None else dynamic for static, dynamic in sizes
         )
         columns = at.shape[2] if at.shape[2] is not None else tf.shape(at)[2]
         sample = tf.range(samples)[None, :, None, None]
@@ -217,6 +272,7 @@ class _CachedAttention:
         if groups > 1:
             seen = tf.repeat(seen, groups, axis=2)  # [batch, samples, queries, room]
         self._bias = tf.where(seen, 0.0, MASKED)[:, None]
+        self._rows = batch * heads * samples * room  # of one layer
         self._shape = tf.stack([batch, heads, samples, room, depth])
         self._queries = columns * groups  # of a sample per key head; static if possible
         self._together = tf.stack([batch, heads, samples * self._queries, depth])
@@ -235,23 +291,22 @@ class _CachedAttention:
             by_head = tf.reshape(fused, [-1, layer.heads + 2 * key_heads, self.turns[0].shape[-1]])
             turned, value = tf.split(by_head, [layer.heads + key_heads, key_heads], axis=1)
             query, key = tf.split(rotated(turned, self.turns), [layer.heads, key_heads], axis=1)
-        self.grown.keys.append(self._write(self.written.keys[layer.number], key))
-        self.grown.values.append(self._write(self.written.values[layer.number], value))
+        place = self._index + self._rows * layer.number
+        self.cache = [
+            self._write(cache, place, new) for cache, new in zip(self.cache, (key, value), strict=True)
+        ]
         return self._attend(query, layer.number)
 
-    def _write(self, cache: Any, new: Any) -> Any:
+    def _write(self, cache: Any, place: Any, new: Any) -> Any:
         """The cache with the keys (or values) of the new tokens, [tokens, ...], in their places."""
         depth = cache.shape[-1]
-        flat = tf.reshape(cache, [-1, depth])
-        new = tf.reshape(new, [-1, depth])
-        if self._fixed_shapes:
-            flat = tf.tensor_scatter_nd_update(flat, self._index[:, None], new)
-        else:
-            flat = tf.raw_ops.InplaceUpdate(x=flat, i=self._index, v=new)
-        return tf.ensure_shape(tf.reshape(flat, self._shape), cache.shape)
+        flat, new = tf.reshape(cache, [-1, depth]), tf.reshape(new, [-1, depth])
+        flat = _written(flat, place, new, self._fixed_shapes)
+        return tf.ensure_shape(tf.reshape(flat, tf.shape(cache)), cache.shape)
 
-    def _attend(self, query: Any, number: int) -> Any:
-        keys, values = self.grown.keys[number], self.grown.values[number]
+    def _attend(self, query: Any, number: Any) -> Any:
+        keys, values = (cache[number] for cache in self.cache)
+        of_prompt = self.prompt.keys[number], self.prompt.values[number]
         heads, samples, depth = keys.shape[1], keys.shape[2], keys.shape[4]
         of_key_head = self.groups * depth
         together = self._together
@@ -262,13 +317,13 @@ class _CachedAttention:
             query = tf.reshape(query, [together[0], -1, heads, of_key_head])
             query = tf.reshape(tf.transpose(query, [0, 2, 1, 3]), together)
         own = tf.stack([self._shape[0], heads, samples, self._queries, -1])
-        to_prompt = tf.matmul(query, self.prompt.keys[number], transpose_b=True) + self.prompt.bias
+        to_prompt = tf.matmul(query, of_prompt[0], transpose_b=True) + self.prompt.bias
         to_written = tf.matmul(tf.reshape(query, own), keys, transpose_b=True) + self._bias
         to_written = tf.reshape(to_written, tf.concat([together[:3], [-1]], 0))
         weight = tf.nn.softmax(tf.concat([to_prompt, to_written], axis=-1))
         on_prompt, on_written = tf.split(weight, [self._past, self._shape[3]], axis=-1)
         from_written = tf.matmul(tf.reshape(on_written, own), values)
-        mixed = tf.matmul(on_prompt, self.prompt.values[number]) + tf.reshape(from_written, together)
+        mixed = tf.matmul(on_prompt, of_prompt[1]) + tf.reshape(from_written, together)
         if not single:
             mixed = tf.reshape(mixed, [together[0], heads, -1, of_key_head])
             mixed = tf.transpose(mixed, [0, 2, 1, 3])
@@ -280,18 +335,16 @@ class _Layer:
 
     norm_first = True
 
-    def __init__(
-        self, model: CachedDecoder, weights: dict[str, Any], number: int, routes: Routes | None
-    ) -> None:
-        self.model, self.weights, self.number, self.routes = model, weights, number, routes
+    def __init__(self, model: CachedDecoder, number: Any, routes: Routes | None) -> None:
+        self.model, self.number, self.routes = model, number, routes
         self.heads, self.key_heads = model.heads, model.key_heads
-        self.additions = model.additions[number]
+        self.additions = model.additions[number] if model.unrolled else {}
 
     def norm(self, part: str, flat: Any, training: bool | None) -> Any:
         return _normalized(flat, self.model.epsilon)
 
     def attended(self, flat: Any, attend: Attend, training: bool | None) -> Any:
-        fused = _product(flat, self.weights, "fused", self.routes)
+        fused = self._product(flat, "fused")
         mixed = attend(fused, self)
         if "attention" in self.additions:
             queries = fused[:, : self.heads * self.model.depth]
@@ -299,7 +352,7 @@ class _Layer:
         return self._summand("project", mixed)
 
     def fed_forward(self, flat: Any, training: bool | None) -> Any:
-        wide = _product(flat, self.weights, "expand", self.routes)
+        wide = self._product(flat, "expand")
         if self.model.activation is None:
             gate, wide = tf.split(wide, 2, axis=1)
             wide = gate * tf.sigmoid(gate) * wide
@@ -308,11 +361,14 @@ class _Layer:
         return self._summand("contract", wide)
 
     def _summand(self, name: str, states: Any) -> Any:
-        found = _product(states, self.weights, name, self.routes)
+        found = self._product(states, name)
         if name in self.additions:
             found += self.additions[name].update(found)
             found = _centred(found) if self.model.centred else found
         return found
+
+    def _product(self, states: Any, name: str) -> Any:
+        return _product(states, self.model.layers, name, self.routes, self.number)
 
 
 def _normalized(states: Any, epsilon: float) -> Any:
@@ -320,9 +376,20 @@ def _normalized(states: Any, epsilon: float) -> Any:
     return states * tf.math.rsqrt(tf.reduce_mean(states * states, -1, keepdims=True) + epsilon)
 
 
-def _product(states: Any, weights: dict[str, Any], name: str, routes: Routes | None) -> Any:
-    found = weights[f"{name}_kernel"](states, routes)
-    return found + weights[f"{name}_bias"] if f"{name}_bias" in weights else found
+def _product(
+    states: Any, weights: dict[str, Any], name: str, routes: Routes | None, layer: Any | None = None
+) -> Any:
+    found = weights[f"{name}_kernel"](states, routes, layer)
+    bias = weights.get(f"{name}_bias")
+    return found if bias is None else found + of_layer(bias, layer)
+
+
+def _written(tensor: Any, rows: Any, new: Any, fixed_shapes: bool) -> Any:
+    """The tensor with other rows of its first axis, in its own memory: `rows`, int32 [n], become `new`."""
+    if fixed_shapes:
+        return tf.tensor_scatter_nd_update(tensor, rows[:, None], new)
+    found = tf.raw_ops.InplaceUpdate(x=tensor, i=rows, v=new)
+    return tf.ensure_shape(found, tensor.shape)
 
 
 def _outer_weights(layers: LanguageLayers) -> dict[str, Any]:
@@ -337,6 +404,17 @@ def _outer_weights(layers: LanguageLayers) -> dict[str, Any]:
     if layers.rotary_base is None:
         table = layers.backbone.position_embedding.position_embeddings
         found["positions"] = _centred(tf.convert_to_tensor(table))
+    return found
+
+
+def _stacked(blocks: Sequence[Block]) -> dict[str, Any]:
+    """The weights of all layers, float32 [layers, ...] by name."""
+    found: dict[str, Any] = {}
+    for number, block in enumerate(blocks):
+        for name, value in _weights(block).items():
+            if number == 0:
+                found[name] = np.empty([len(blocks), *value.shape], np.float32)
+            found[name][number] = value
     return found
 
 

@@ -59,6 +59,9 @@ class Probe(tf.Module):
 class Kernel(tf.Module):
     """A matrix float32 [inputs, outputs] for products with states; a large one is in memory twice.
 
+    Or the matrices of all layers, float32 [layers, inputs, outputs], one of which is used at a time. TensorFlow
+    takes a part of a tensor's first axis without copying it.
+
     A step for a few texts reads every weight for a handful of products, so memory bandwidth limits it. The
     product with a whole matrix walks along rows that are far apart in memory, and from two rows on copies the
     matrix first. So a few rows are multiplied with blocks of columns, each contiguous, that are read from
@@ -79,7 +82,7 @@ class Kernel(tf.Module):
         blocked: bool = True,
     ) -> None:
         super().__init__(name)
-        self.inputs, self.outputs = value.shape
+        self.inputs, self.outputs = value.shape[-2:]
         large = blocked and 4 * self.inputs * self.outputs >= large_bytes
         self.matrix = self.blocks = None
         if whole or not large:
@@ -94,14 +97,17 @@ class Kernel(tf.Module):
         if self.blocks is not None:
             self.blocks.assign(self._in_blocks(value))
 
-    def __call__(self, states: Any, routes: Routes | None) -> Any:
-        """float32 [rows, inputs] -> float32 [rows, outputs]; without routes by the whole matrix."""
+    def __call__(self, states: Any, routes: Routes | None, layer: Any | None = None) -> Any:
+        """float32 [rows, inputs] -> float32 [rows, outputs]; without routes by the whole matrix.
+
+        `layer`, int32 [] or a number, chooses one of several matrices.
+        """
         if self.blocks is None or (routes is None and self.matrix is not None):
-            return tf.matmul(states, self.matrix)
+            return tf.matmul(states, of_layer(self.matrix, layer))
         alone, together = (0, None) if routes is None else routes
         if self.matrix is None:
             together = tf.shape(states)[0]
-        blocks = tf.convert_to_tensor(self.blocks)  # [blocks, inputs, columns]
+        blocks = of_layer(self.blocks, layer)  # [blocks, inputs, columns]
         single = tf.reshape(states[:alone], [1, -1, 1, self.inputs])
         columns = blocks.shape[2]
         found = tf.concat(
@@ -115,7 +121,7 @@ class Kernel(tf.Module):
         found = found[:, : self.outputs]
         if self.matrix is None:
             return found
-        return tf.concat([found, tf.matmul(states[together:], self.matrix)], axis=0)
+        return tf.concat([found, tf.matmul(states[together:], of_layer(self.matrix, layer))], axis=0)
 
     def columns(self, numbers: Any) -> Any:
         """Columns of the matrix: int32 [...] -> float32 [..., inputs]."""
@@ -127,11 +133,20 @@ class Kernel(tf.Module):
         return tf.gather(tf.reshape(self.blocks, [-1]), places)
 
     def _in_blocks(self, value: Any) -> Any:
-        """float32 [blocks, inputs, columns]; the last block is padded with zeros."""
+        """float32 [..., blocks, inputs, columns]; the last block is padded with zeros."""
         width = min(_BLOCK_COLUMNS, self.outputs)
         blocks = -(-self.outputs // width)
-        filled = tf.pad(tf.convert_to_tensor(value), [[0, 0], [0, blocks * width - self.outputs]])
-        return tf.transpose(tf.reshape(filled, [self.inputs, blocks, width]), [1, 0, 2])
+        layers = value.shape[:-2]
+        missing = [[0, 0]] * (len(layers) + 1) + [[0, blocks * width - self.outputs]]
+        filled = tf.pad(tf.convert_to_tensor(value), missing)
+        parts = tf.reshape(filled, [*layers, self.inputs, blocks, width])
+        return tf.transpose(parts, [*range(len(layers)), *(len(layers) + axis for axis in (1, 0, 2))])
+
+
+def of_layer(variable: Any, layer: Any | None) -> Any:
+    """The values of one layer, or without a number all values."""
+    values = tf.convert_to_tensor(variable)
+    return values if layer is None else values[layer]
 
 
 def _one_by_one(rows: Any, kernels: Any) -> Any:

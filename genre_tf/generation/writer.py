@@ -75,7 +75,7 @@ class WriterOptions(DecodeOptions):
     The defaults are those of `WritingConfig`; `writer_options` converts any settings.
     """
 
-    samples: int = 4
+    samples: int = 8
     strategy: Strategy | Beam = field(default_factory=lambda: Sample(temperature=0.7, top_k=40, top_p=0.9))
     constraints: Constraints = field(default_factory=lambda: Constraints(min_tokens=4, no_repeat_ngram=3))
     title_tokens: int = 32  # longest title, with its end; other texts may fill the prompt's target room
@@ -213,7 +213,7 @@ class WritingGraph(tf.Module):
                 f"prompts of {needed} tokens do not fit into {self.model.max_positions} positions"
             )
         self._prompt_tokens = needed - prompts.sizes.target_tokens
-        self.write_tokens: Callable[..., Any] = self._write_tokens
+        self.compiled: Callable[..., Any] | None = None  # `_write_tokens` with fixed shapes
         if fixed_shapes:
             prompt = [None, self._prompt_tokens]
             specs = {
@@ -224,7 +224,7 @@ class WritingGraph(tf.Module):
                 "newline": ([None, 1], tf.int32),
             }
             signature = [tf.TensorSpec(shape, dtype, name) for name, (shape, dtype) in specs.items()]
-            self.write_tokens = tf.function(self._write_tokens, signature, autograph=False)
+            self.compiled = tf.function(self._write_tokens, signature, autograph=False)
 
     def refresh(self) -> None:
         """Update to the current weights of the writer."""
@@ -312,11 +312,12 @@ class WritingGraph(tf.Module):
         limits = tf.where(long, self.prompts.sizes.target_tokens, self.options.title_tokens)
         newline = tf.where(self.prompts.may_break_line(kind), NOTHING, self._newline)[:, None]  # [batch, 1]
         copied = (prompt.source,) if self.options.draft_tokens else ()
-        return Decoded(*self.write_tokens(token_ids, mask, seed, limits, newline, *copied))
+        write_tokens = self.compiled or self._write_tokens
+        return Decoded(*write_tokens(token_ids, mask, seed, limits, newline, *copied))
 
     def device_functions(self) -> dict[str, Any]:
         """The functions that XLA can compile, for `function_aliases` of a SavedModel; none by default."""
-        return {"write_tokens": self.write_tokens} if self.model.fixed_shapes else {}
+        return {} if self.compiled is None else {"write_tokens": self.compiled}
 
     def _write_tokens(
         self, token_ids: Any, mask: Any, seed: Any, limits: Any, newline: Any, source: Any | None = None

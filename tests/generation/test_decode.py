@@ -201,7 +201,7 @@ class OneOrTwoTokens:
     AFTER = tf.constant([[0.37, 0.61, 0.02], [0.91, 0.05, 0.04], [0.5, 0.25, 0.25]])
 
     def nothing_written(self, *_: Any) -> WrittenCache:
-        return WrittenCache([], [])
+        return WrittenCache((), ())
 
     def embed(self, token_ids: Any) -> Any:
         return token_ids

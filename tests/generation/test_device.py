@@ -35,7 +35,7 @@ def writer(request, tmp_path_factory) -> Writer:
 def test_compiled_texts_are_those_of_the_portable_writer(writer: Writer) -> None:
     portable, fixed = WritingGraph(writer, OPTIONS), WritingGraph(writer, OPTIONS, fixed_shapes=True)
     (write,) = fixed.device_functions().values()
-    fixed.write_tokens = tf.function(write.python_function, autograph=False, jit_compile=True)
+    fixed.compiled = tf.function(write.python_function, autograph=False, jit_compile=True)
     request = (
         tf.constant(["rates rise\nrain ends", "", "a cure"]),
         tf.constant(["The match ended in May because of rain.", "rates", ""]),

@@ -173,7 +173,7 @@ def test_the_usual_settings_are_the_usual_options(writer: WritingGraph) -> None:
 def test_a_strategy_and_a_number_of_texts_are_settings(writer: WritingGraph) -> None:
     greedy, _ = decoded(writer, WritingConfig(strategy="greedy", samples=1))
     assert greedy.shape[1] == 1
-    beam = WritingConfig(strategy="beam", samples=2, beam_groups=2, diversity=50.0)
+    beam = WritingConfig(strategy="beam", samples=2, beam_width=4, beam_groups=2, diversity=50.0)
     ids, _ = decoded(writer, beam)
     assert ids.shape[1] == 2 and (ids[:, 0, 0] != ids[:, 1, 0]).all()  # groups shun each other's first token
     wider = writer_options(beam, writer.prompts, samples=5)  # than the beam of the settings
