@@ -45,6 +45,7 @@ class ExportOptions:
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # covered by warmup
     rules: Rules = Rules()  # noqa: RUF009  (frozen)
     partitioned: PartitionedOptions | None = None  # None: exact search, fast enough for a million articles
+    generator: bool = True  # also export the writer, if there is one
     tpu: bool = False  # the generator's decoding has fixed shapes, which XLA can compile
     learn_age_limit: bool = True  # from the newest clicks of the run's log, instead of `rules.max_age_hours`
     max_bad_rows: int = 0
@@ -147,7 +148,7 @@ def export_run(
     pool = read_pool(run, data, options.max_bad_rows, report)
     if options.learn_age_limit and pool.as_of is not None:
         options = replace(options, rules=replace(options.rules, max_age_hours=learned_limit(run)))
-    writer = writer_of(run, config, pool.table, report)
+    writer = writer_of(run, config, pool.table, report) if options.generator else None
     if writer is None:
         report("only the recommender is exported")
     elif not options.allow_poor_writer:

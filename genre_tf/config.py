@@ -174,8 +174,8 @@ class WritingConfig(Section, section="generation.writing"):
     `config.toml`, where it may be changed after training.
     """
 
-    # Texts per request, which are then ranked. Of 8 the best has ROUGE-1 0.31, of 4 0.29; a text costs little,
-    # because reading the weights takes most of the time.
+    # Texts per request, which are then ranked: the best of 8 has ROUGE-1 0.31, of 4 0.29. A further text
+    # costs little, because reading the weights takes most of the time.
     samples: int = within(8, 1, 64)
     # Longest title, end token included; other kinds may use a quarter of `max_tokens`
     title_tokens: int = within(32, 4, 512)

@@ -29,6 +29,10 @@ def app(
             help="gRPC address of a model server, HOST:PORT. Default: `genre serve MODELS` is started."
         ),
     ] = None,
+    generator_server: Annotated[
+        str | None,
+        typer.Option(help="gRPC address of genre_generator, if it has a server of its own."),
+    ] = None,
     editor_token_file: Annotated[
         Path | None,
         typer.Option(
@@ -70,6 +74,8 @@ def app(
         raise InputError(f"{error.name} is not installed: pip install 'genre-tf[app]'") from None
     from genre_tf.serving.operations.server_process import server_process
 
+    if generator_server and not server:
+        raise InputError("--generator-server needs --server: give the address of genre_recommender too")
     shares = parse_shares(canary or [])
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
@@ -85,6 +91,7 @@ def app(
             host=host,
             port=port,
             server=server,
+            generator_server=generator_server,
             editor_token_file=editor_token_file,
             rules=rules,
             canary=shares,

@@ -27,6 +27,7 @@ _FILES = {
     "export": "export to-transformers verify refresh",
     "serve": "serve serving-files",
     "app": "app",
+    "loop": "loop",
     "versions": "rollback label prune",
     "clients": "recommend score generate ask",
     "explain": "profile explain",

@@ -6,8 +6,8 @@ a cache of fixed size. The shapes are the same at every step: oneDNN prepares a 
 shape, which costs more than the product itself. New keys are written to the cache's own memory: a scatter in
 a loop copies the whole cache, which took as long as the matrix products at eight rows.
 
-The graph has one layer, in a loop over layers. With a copy for each of 30 layers TensorFlow spends half a minute
-on optimizing each signature when a server loads it.
+The graph has one layer, in a loop over layers. With a copy for each of 30 layers TensorFlow takes 20 seconds
+to optimize a signature when a server loads it.
 """
 
 from collections.abc import Callable, Sequence
@@ -119,7 +119,8 @@ class CachedDecoder(tf.Module):
         attend = _PromptAttention(attention, (room(), room()), self.fixed_shapes)
         states = self._transformed(embeddings, positions, attend, None)
         last = layout.padded(states, False)[:, -1]  # [batch, hidden]
-        cache = PromptCache(*attend.cache, bias, tf.reduce_sum(length, axis=1))
+        keys, values = attend.cache
+        cache = PromptCache(keys, values, bias, tf.reduce_sum(length, axis=1))
         return self._logits(last, self._routes(tf.shape(last)[0])), cache
 
     def read(
@@ -219,8 +220,8 @@ class CachedDecoder(tf.Module):
 class _PromptAttention:
     """The attention of a prompt, called as `genre_tf.layers.attention.Attention` is.
 
-    `cache` are the keys and values of the layers called so far, float32 [layers, batch, key heads, time, depth]
-    each.
+    `cache` are the keys and values of the layers called so far, each float32 [layers, batch, key heads, time,
+    depth].
     """
 
     def __init__(self, attention: Attention, cache: Sequence[Any], fixed_shapes: bool) -> None:

@@ -59,8 +59,8 @@ class Probe(tf.Module):
 class Kernel(tf.Module):
     """A matrix float32 [inputs, outputs] for products with states; a large one is in memory twice.
 
-    Or the matrices of all layers, float32 [layers, inputs, outputs], one of which is used at a time. TensorFlow
-    takes a part of a tensor's first axis without copying it.
+    Or the matrices of all layers, float32 [layers, inputs, outputs], one of which is used at a time.
+    TensorFlow takes a part of a tensor's first axis without copying it.
 
     A step for a few texts reads every weight for a handful of products, so memory bandwidth limits it. The
     product with a whole matrix walks along rows that are far apart in memory, and from two rows on copies the

@@ -261,6 +261,10 @@ def _train_stages(
     return results
 
 
+class RejectedError(FailureError):
+    """Weights that continue from an earlier run have forgotten too much."""
+
+
 def judge(stage: str, result: FitResult, config: RunConfig) -> None:
     """Refuse weights that have forgotten too much.
 
@@ -268,7 +272,7 @@ def judge(stage: str, result: FitResult, config: RunConfig) -> None:
     the decision depends on the examples that the earlier run held out.
 
     Raises:
-        FailureError: the metric is NaN, or worse by more than the margin: a drop in AUC, or the relative
+        RejectedError: the metric is NaN, or worse by more than the margin: a drop in AUC, or the relative
             increase of a perplexity.
     """
     before, after = result.older_before, result.older_after
@@ -279,7 +283,7 @@ def judge(stage: str, result: FitResult, config: RunConfig) -> None:
     margin = config.continual.margin
     if not loss <= margin:
         lost, allowed = (f"{x:.1%}" if relative else f"{x:.4f}" for x in (loss, margin))
-        raise FailureError(
+        raise RejectedError(
             f"{stage} is rejected: on what the earlier run held out, {result.metric} went from {before:.4f} "
             f"to {after:.4f}, {lost} worse; --margin allows {allowed}. The run has no {stage} weights now. "
             "Repeat the command with more --replay or a lower --learning-rate, or accept these weights with "

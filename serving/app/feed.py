@@ -12,6 +12,7 @@ from typing import Any
 from genre_tf.errors import FailureError, InputError
 from genre_tf.serving.app.model_server import Answered, recommend_live
 from genre_tf.serving.app.observing import LOGGER, overlap
+from genre_tf.serving.app.rules import STABLE
 from genre_tf.serving.app.state import Headline, State
 from genre_tf.serving.app.storage import SLOT_SECONDS, Writes
 from genre_tf.serving.client import calls
@@ -75,7 +76,7 @@ class Feeds:
         written = state.store.write(lambda writes: _new_impression(writes, row, kept))
         self._explain(items, clicked, label, trace)
         written.result()
-        if answered and not label:
+        if answered and label == STABLE:
             state.answering(answered.version)
         metrics.views.labels(version).inc(len(items))
         for item in items:

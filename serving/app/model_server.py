@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import grpc
 import numpy as np
 
+from genre_tf.contract import GENERATOR, RECOMMENDER
 from genre_tf.serving.client import calls
 from genre_tf.serving.client.calls import Call, Recommendation
 from genre_tf.serving.client.channels import (
@@ -24,6 +25,7 @@ from genre_tf.serving.client.messages import PREDICT, PredictRequest, PredictRes
 Answer = TypeVar("Answer")
 
 _PING_S = 2.0
+_MISSING_S = 1.0  # a label that no version has is not asked for again so soon
 _NO_VERSION = (
     grpc.StatusCode.INVALID_ARGUMENT,  # a label that no version has
     grpc.StatusCode.NOT_FOUND,
@@ -41,18 +43,24 @@ class Answered(Generic[Answer]):
 
 
 class ModelServer:
-    """A channel to TensorFlow Serving or the embedded server; threads may share it.
+    """Channels to TensorFlow Serving or the embedded server; threads may share them.
 
     Args:
         address: of gRPC, HOST:PORT.
-        credentials: for a server with TLS.
+        generator: the same of `genre_generator`, if it has a server of its own.
     """
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
-        check_target(address)
+    def __init__(self, address: str, generator: str | None = None) -> None:
         self.address = address
-        self._channel = open_channel(address, credentials)
-        self._predict = self._channel.unary_unary(PREDICT, bytes, PredictResponse.FromString)
+        self._missing: dict[tuple[str, str], float] = {}  # labels that no version had, and until when
+        addresses = {address, generator or address}
+        for one in addresses:
+            check_target(one)
+        self._channels = {one: open_channel(one, None) for one in addresses}
+        self._predict = {
+            servable: self._channels[one].unary_unary(PREDICT, bytes, PredictResponse.FromString)
+            for servable, one in ((RECOMMENDER, address), (GENERATOR, generator or address))
+        }
 
     def ask(
         self, call: Call[Answer], timeout_s: float, *, label: str = "", trace: str = "", more: bytes = b""
@@ -66,17 +74,21 @@ class ModelServer:
         """
         started = time.monotonic()
         request = call.request(call.servable)
-        request.model_spec.version_label = label
+        unknown = self._missing.get((call.servable, label), 0.0) > started
+        request.model_spec.version_label = "" if unknown else label
         metadata = [("traceparent", trace)] if trace else []
         waits, ends = iter(WAITS_S), started + timeout_s
         while True:
             try:
                 message = request.SerializeToString() + more
-                response = self._predict(message, timeout=ends - time.monotonic(), metadata=metadata)
+                response = self._predict[call.servable](
+                    message, timeout=ends - time.monotonic(), metadata=metadata
+                )
                 break
             except grpc.RpcError as error:
                 if request.model_spec.version_label and error.code() in _NO_VERSION:
                     request.model_spec.version_label = ""
+                    self._missing[call.servable, label] = started + _MISSING_S
                 else:
                     time.sleep(wait_s(error, next(waits), ends, self.address, timeout_s))
         version = f"{call.servable}/{response.model_spec.version.value}"
@@ -85,14 +97,15 @@ class ModelServer:
     def ping(self) -> None:
         """Check that a server answers, or raise its error in plain words."""
         try:
-            self._channel.unary_unary(NO_METHOD)(b"", timeout=_PING_S)
+            self._channels[self.address].unary_unary(NO_METHOD)(b"", timeout=_PING_S)
         except grpc.RpcError as error:
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise plain_error(error, self.address, _PING_S) from error
 
     def close(self) -> None:
-        """Close the channel."""
-        self._channel.close()
+        """Close the channels."""
+        for channel in self._channels.values():
+            channel.close()
 
 
 def recommend_live(history: list[str]) -> Call[list[list[Recommendation]]]:

@@ -107,22 +107,30 @@ class RulesFile:
         return None if found is None else (found.st_mtime_ns, found.st_size)
 
 
+STABLE = "stable"
+"""Label of the version that readers without a share get."""
+
+
 @dataclass(frozen=True)
 class Rollout:
-    """Which label of the model server answers a reader: always the same one for the same reader."""
+    """Which label of the model server answers a reader: always the same one for the same reader.
+
+    Without a label TensorFlow Serving answers with the newest version, which may be the one that is tried. So
+    all other readers get the version labelled `stable`, if there is one.
+    """
 
     shares: Mapping[str, float]  # label -> share of the readers, at most 1 in all
     salt: str
 
     def label(self, reader: str) -> str:
-        """The label, or "" for most readers."""
+        """The label; `stable` for most readers."""
         digest = hashlib.sha256(f"{self.salt}\0{reader}".encode()).digest()
         place = int.from_bytes(digest[:8], "big") / 2**64
         for label, share in self.shares.items():
             if place < share:
                 return label
             place -= share
-        return ""
+        return STABLE
 
 
 def parse_shares(given: Iterable[str]) -> dict[str, float]:

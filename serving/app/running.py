@@ -36,6 +36,7 @@ class AppOptions:
     host: str = "127.0.0.1"
     port: int = 8080  # 0 picks a free one
     server: str  # of gRPC, HOST:PORT
+    generator_server: str | None = None  # the same of `genre_generator`; None: `server` has it too
     editor_token_file: Path | None = None  # None: a new token at each start
     rules: Path | None = None
     canary: Mapping[str, float] = field(default_factory=dict)  # label -> share of the readers
@@ -54,7 +55,7 @@ async def open_app(models: Path, options: AppOptions, say: Callable[[str], None]
     store = Store(options.database)
     async with contextlib.AsyncExitStack() as opened:
         opened.callback(store.close)
-        server = ModelServer(options.server)
+        server = ModelServer(options.server, options.generator_server)
         opened.callback(server.close)
         state = State(models, store, server, rules, Rollout(options.canary, store.salt))
         opened.callback(state.close)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import jinja2
 from google.protobuf import text_encoding
 
-from genre_tf.contract import GENERATOR
+from genre_tf import __version__
+from genre_tf.contract import GENERATOR, RECOMMENDER
 from genre_tf.errors import InputError
 from genre_tf.export.contract_file import read_contract
 from genre_tf.export.models_config import (
@@ -97,6 +98,7 @@ def _quoted(value: str) -> str:
 class DeploymentOptions:
     """How the servables are deployed."""
 
+    app_image: str = "genre-app"  # what Dockerfile.app builds
     image: str = "genre-serving"  # what the Dockerfile builds; may include a registry's address and a tag
     serving_version: str = "2.20.0"  # the newest release; `genre verify` checks that exports use only its ops
     namespace: str = "genre"
@@ -114,6 +116,7 @@ class DeploymentOptions:
         name = "the namespace must be 1 to 50 lowercase letters, digits and - (first a letter, last not -)"
         for value, pattern, wanted in (
             (self.image, _IMAGE, image),
+            (self.app_image, _IMAGE, image),
             (self.serving_version, _VERSION, version),
             (self.namespace, _HOST, name),
         ):
@@ -201,8 +204,11 @@ def _rendered_files(
         "configuration": {name.removeprefix("config/"): text for name, text in files.items()},
         "configuration_digest": hashlib.sha256("".join(files.values()).encode()).hexdigest(),
         "kubernetes_image": options.image + ("-gpu" if options.gpu else ""),
+        "app_flags": _app_flags([one["host"] for one in servables]),
+        "genre_version": __version__,
     }
-    for name in ("Dockerfile", "docker-compose.yml", "docker-compose.gpu.yml"):
+    compose = ("docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.app.yml")
+    for name in ("Dockerfile", "Dockerfile.app", *compose):
         files[name] = rendered(f"docker/{name}", **values)
     files["kubernetes/00-shared.yaml"] = rendered("kubernetes/shared.yaml", **values)
     for one in servables:
@@ -210,9 +216,19 @@ def _rendered_files(
         files[f"kubernetes/{one['host']}.yaml"] = rendered(
             "kubernetes/servable.yaml", **values, servable=one, kubernetes_arguments=flags
         )
-    for name in ("monitoring/prometheus.yml", "monitoring/alerts.yml"):
+    for name in ("kubernetes/app.yaml", "monitoring/prometheus.yml", "monitoring/alerts.yml"):
         files[name] = rendered(name, **values)
     return files | {name: verbatim(name) for name in _AS_THEY_ARE}
+
+
+def _app_flags(hosts: Sequence[str]) -> list[str]:
+    """Flags that tell the app where the servables are, each on a server of its own."""
+    options = {_host(RECOMMENDER): "--server", _host(GENERATOR): "--generator-server"}
+    return [text for host in hosts if host in options for text in (options[host], f"{host}:8500")]
+
+
+def _host(servable: str) -> str:
+    return servable.lower().replace("_", "-")
 
 
 def write_ssl_config(file: Path, key: Path, certificate: Path, authority: Path | None) -> None:
@@ -237,7 +253,7 @@ def _deployed(models: Path, config: Any, options: DeploymentOptions) -> list[dic
                 f"servable {entry.name!r} cannot be deployed: rename it to letters, digits, - and _ (at most "
                 "63 characters)"
             )
-        host = entry.name.lower().replace("_", "-")
+        host = _host(entry.name)
         if not _HOST.fullmatch(host) or host in {other["host"] for other in found}:
             raise InputError(
                 f"servable {entry.name!r} needs the host name {host!r}, which is taken or invalid: rename it"

@@ -2,10 +2,14 @@
 
 import importlib.util
 import json
+import os
 import shutil
+import signal
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +306,56 @@ def target(toy_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     options = ServerOptions(grpc_port=0, rest_port=0, max_request_bytes=1 << 20)
     with EmbeddedServer(models, options) as server, grpc.insecure_channel(server.grpc_address) as channel:
         yield Target(server, channel)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Makes an empty database in a PostgreSQL server of these tests alone, and gives its URL."""
+    initdb = shutil.which("initdb") or next(
+        iter(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None
+    )
+    if initdb is None:
+        pytest.skip("PostgreSQL is not installed")
+    pytest.importorskip("psycopg", reason="pip install 'genre-tf[app]'")
+    folder = tmp_path_factory.mktemp("postgres")
+    user: dict[str, Any] = {}
+    if os.getuid() == 0:  # PostgreSQL refuses to run as root
+        user = {"user": "postgres", "group": "postgres"}
+        shutil.chown(folder, "postgres", "postgres")
+        for parent in folder.parents[:3]:
+            parent.chmod(parent.stat().st_mode | 0o055)
+    data, nowhere = folder / "data", subprocess.DEVNULL
+    quiet: dict[str, Any] = {"stdout": nowhere, "stderr": nowhere, "cwd": folder}
+    made_by = [initdb, "-D", str(data), "-A", "trust", "-U", "postgres", "-N"]
+    subprocess.run(made_by, check=True, **quiet, **user)
+    binary = Path(initdb).resolve().with_name("postgres")
+    command = [str(binary), "-D", str(data), "-k", str(folder), "-c", "listen_addresses=", "-c", "fsync=off"]
+    process = subprocess.Popen(command, **quiet, **user)
+    import psycopg
+
+    made: list[str] = []
+
+    def new() -> str:
+        name = f"app{len(made)}"
+        ends = time.monotonic() + 60
+        while True:
+            with suppress(psycopg.OperationalError):
+                with psycopg.connect(f"host={folder} user=postgres", autocommit=True) as connection:
+                    connection.execute(f"CREATE DATABASE {name}")
+                break
+            assert time.monotonic() < ends
+            time.sleep(0.1)
+        made.append(name)
+        return f"postgresql://postgres@/{name}?host={folder}"
+
+    yield new
+    process.send_signal(signal.SIGINT)  # it waits for no connection
+    process.wait(60)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'app.db'}"
+    return request.getfixturevalue("postgres")()

@@ -3,18 +3,14 @@
 import asyncio
 import importlib.util
 import json
-import os
-import shutil
-import signal
-import subprocess
 import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +96,15 @@ class FakeServer:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no version labelled {spec.version_label}")
         response = PredictResponse()
         response.model_spec.name = spec.name
-        response.model_spec.version.value = self.labels.get(spec.version_label, 1)
-        outputs = getattr(self, f"_{spec.signature_name}")(inputs, self.labels.get(spec.version_label, 1))
+        response.model_spec.version.value = self._version(spec.version_label)
+        outputs = getattr(self, f"_{spec.signature_name}")(inputs, self._version(spec.version_label))
         for name, value in outputs.items():
             write_proto(value, response.outputs[name])
         return response
+
+    def _version(self, label: str) -> int:
+        """As TensorFlow Serving: without a label the newest version answers."""
+        return self.labels.get(label, max([1, *self.labels.values()]))
 
     def _recommend_live(self, inputs: dict[str, list[str]], version: int) -> dict[str, np.ndarray]:
         read = set(inputs["history"][0].split())
@@ -269,56 +269,3 @@ def server() -> Iterator[FakeServer]:
 def app(models: Path, server: FakeServer, tmp_path: Path) -> Iterator[Running]:
     with running(models, server.address, f"sqlite:///{tmp_path / 'app.db'}") as found:
         yield found
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
-    """Makes an empty database in a PostgreSQL server of these tests alone, and gives its URL."""
-    initdb = shutil.which("initdb") or next(
-        iter(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None
-    )
-    if initdb is None:
-        pytest.skip("PostgreSQL is not installed")
-    pytest.importorskip("psycopg", reason="pip install 'genre-tf[app]'")
-    folder = tmp_path_factory.mktemp("postgres")
-    user: dict[str, Any] = {}
-    if os.getuid() == 0:  # PostgreSQL refuses to run as root
-        user = {"user": "postgres", "group": "postgres"}
-        shutil.chown(folder, "postgres", "postgres")
-        for parent in folder.parents[:3]:
-            parent.chmod(parent.stat().st_mode | 0o055)
-    data, nowhere = folder / "data", subprocess.DEVNULL
-    quiet: dict[str, Any] = {"stdout": nowhere, "stderr": nowhere, "cwd": folder}
-    made_by = [initdb, "-D", str(data), "-A", "trust", "-U", "postgres", "-N"]
-    subprocess.run(made_by, check=True, **quiet, **user)
-    binary = Path(initdb).resolve().with_name("postgres")
-    command = [str(binary), "-D", str(data), "-k", str(folder), "-c", "listen_addresses=", "-c", "fsync=off"]
-    process = subprocess.Popen(command, **quiet, **user)
-    import psycopg
-
-    made: list[str] = []
-
-    def new() -> str:
-        name = f"app{len(made)}"
-        ends = time.monotonic() + 60
-        while True:
-            with suppress(psycopg.OperationalError):
-                with psycopg.connect(f"host={folder} user=postgres", autocommit=True) as connection:
-                    connection.execute(f"CREATE DATABASE {name}")
-                break
-            assert time.monotonic() < ends
-            time.sleep(0.1)
-        made.append(name)
-        return f"postgresql://postgres@/{name}?host={folder}"
-
-    yield new
-    process.send_signal(signal.SIGINT)  # it waits for no connection
-    process.wait(60)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database, of either kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'app.db'}"
-    return request.getfixturevalue("postgres")()

@@ -97,7 +97,7 @@ def test_pins_blocks_and_caps(models, server, tmp_path):
 
 
 def test_a_share_of_the_readers_always_gets_the_labelled_version(models, server, tmp_path):
-    server.labels["canary"] = 2
+    server.labels |= {"stable": 1, "canary": 2}
     with running(models, server.address, f"sqlite:///{tmp_path / 'a.db'}", canary={"canary": 0.3}) as app:
         first = {f"r{n}": app.get(f"/v1/readers/r{n}/feed")["version"] for n in range(60)}
         share = list(first.values()).count("genre_recommender/2") / 60
@@ -110,7 +110,7 @@ def test_a_share_of_the_readers_always_gets_the_labelled_version(models, server,
 
 
 def test_a_shadow_is_compared_and_never_shown(models, server, tmp_path):
-    server.labels["next"] = 2
+    server.labels |= {"stable": 1, "next": 2}
     with running(models, server.address, f"sqlite:///{tmp_path / 'a.db'}", shadow="next") as app:
         assert app.get("/v1/readers/r/feed")["version"] == "genre_recommender/1"
         deadline = time.monotonic() + 20

@@ -80,6 +80,7 @@ def test_shares_of_readers_are_kept_within_a_point_and_sticky():
     assert labels.count("canary") / 10_000 == pytest.approx(0.05, abs=0.01)
     assert labels.count("next") / 10_000 == pytest.approx(0.2, abs=0.01)
     assert labels == [rollout.label(f"reader-{number}") for number in range(10_000)]
+    assert set(labels) == {"canary", "next", "stable"}
     grown = Rollout({"canary": 0.1}, "salt")
     assert all(grown.label(f"reader-{n}") == "canary" for n in range(10_000) if labels[n] == "canary")
 
