@@ -66,6 +66,14 @@ def parse_age_limit(text: str | None) -> float | None:
     return hours
 
 
+Tpu = Annotated[
+    bool,
+    typer.Option(
+        "--tpu", help="genre_generator for TPUs: XLA compiles its decoding (fixed shapes, slow on CPUs)."
+    ),
+]
+
+
 def export(
     run: Run,
     models: Annotated[Path, typer.Argument(help="Folder of served models; created if missing.")],
@@ -99,13 +107,7 @@ def export(
     safety_list: SafetyListFile = None,
     allow_poor_writer: AllowPoorWriter = False,
     show_unsafe: ShowUnsafe = False,
-    tpu: Annotated[
-        bool,
-        typer.Option(
-            "--tpu",
-            help="genre_generator for TPUs: XLA compiles its decoding (fixed shapes, slow on CPUs).",
-        ),
-    ] = False,
+    tpu: Tpu = False,
     max_bad_rows: MaxBadRows = 0,
     json: Json = False,
 ) -> None:

@@ -71,10 +71,3 @@ def test_an_unknown_name_is_answered_with_those_known(tmp_path: Path, genre: Gen
     )
     assert found.returncode == 2 and "Traceback" not in found.stderr
     assert "'learning'" in found.stderr and "learning_rate" in found.stderr
-
-
-def test_a_generator_is_not_tuned_without_its_towers_and_nothing_is_prepared(tmp_path: Path, genre: Genre):
-    write_newsroom(tmp_path / "room", SMALL_ROOM)
-    found = genre("tune", "generation", "--data", tmp_path / "room", "--run", tmp_path / "run")
-    assert found.returncode == 2 and "has no trained retrieval stage" in found.stderr
-    assert not (tmp_path / "run").exists()

@@ -75,9 +75,14 @@ def called_by(graph, name):
 
 
 def aliases(graph):
-    """Name of each aliased function in the graph -> its alias, without traces that nobody calls."""
-    inside = {function.signature.name for function in graph.graph_def.library.function}
-    return {name: alias for name, alias in graph.meta_info_def.function_aliases.items() if name in inside}
+    """Name of each aliased function that a signature calls -> its alias.
+
+    Saving traces the functions of attached modules a second time, for refreshes.
+    """
+    ends = {one.name.split(":")[0] for each in graph.signature_def.values() for one in each.outputs.values()}
+    callers = [node.attr["f"].func.name for node in graph.graph_def.node if node.name in ends]
+    called = {name for caller in callers for name in called_by(graph, caller)}
+    return {name: alias for name, alias in graph.meta_info_def.function_aliases.items() if name in called}
 
 
 def test_every_device_function_has_an_alias(graph):
