@@ -13,6 +13,17 @@ from genre_tf.cli.console import progress, say, working
 from genre_tf.cli.options import Models
 from genre_tf.errors import InputError
 
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="File with a line for each editor: TOKEN or NAME TOKEN. Default: a new token is printed."
+    ),
+]
+Canary = Annotated[
+    list[str] | None,
+    typer.Option(metavar="LABEL=SHARE", help="Readers who get a labelled version: canary=5%; repeatable."),
+]
+
 
 def app(
     models: Models,
@@ -33,22 +44,12 @@ def app(
         str | None,
         typer.Option(help="gRPC address of genre_generator, if it has a server of its own."),
     ] = None,
-    editor_token_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with a line for each editor: TOKEN or NAME TOKEN. Default: a new token is printed."
-        ),
-    ] = None,
+    editor_token_file: TokenFile = None,
     rules: Annotated[
         Path | None,
         typer.Option(help="TOML file with pins, blocked articles and caps; read again when it changes."),
     ] = None,
-    canary: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LABEL=SHARE", help="Readers who get a labelled version: canary=5%; repeatable."
-        ),
-    ] = None,
+    canary: Canary = None,
     shadow: Annotated[
         str, typer.Option(help="Label of a version that is also asked, only to compare its answers.")
     ] = "",

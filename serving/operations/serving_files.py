@@ -216,7 +216,7 @@ def _rendered_files(
         files[f"kubernetes/{one['host']}.yaml"] = rendered(
             "kubernetes/servable.yaml", **values, servable=one, kubernetes_arguments=flags
         )
-    for name in ("kubernetes/app.yaml", "monitoring/prometheus.yml", "monitoring/alerts.yml"):
+    for name in ("kubernetes-app/app.yaml", "monitoring/prometheus.yml", "monitoring/alerts.yml"):
         files[name] = rendered(name, **values)
     return files | {name: verbatim(name) for name in _AS_THEY_ARE}
 

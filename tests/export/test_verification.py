@@ -101,10 +101,10 @@ def test_every_fault_of_a_version_is_listed(version):
 )
 def test_a_half_written_version_is_wrong_input(version, name):
     (version / name).write_bytes(b"PK\x03\x04 half")
-    with pytest.raises(InputError, match="(?i)export again"):
+    with pytest.raises(InputError, match=r"(?i)export again"):
         verify_version(version)
     (version / name).unlink()
-    with pytest.raises(InputError, match="(?i)export again"):
+    with pytest.raises(InputError, match=r"(?i)export again"):
         verify_version(version)
 
 

@@ -80,7 +80,8 @@ def aliases(graph):
     Saving traces the functions of attached modules a second time, for refreshes.
     """
     ends = {one.name.split(":")[0] for each in graph.signature_def.values() for one in each.outputs.values()}
-    callers = [node.attr["f"].func.name for node in graph.graph_def.node if node.name in ends]
+    nodes = [node for node in graph.graph_def.node if node.name in ends and "f" in node.attr]
+    callers = [node.attr["f"].func.name for node in nodes]
     called = {name for caller in callers for name in called_by(graph, caller)}
     return {name: alias for name, alias in graph.meta_info_def.function_aliases.items() if name in called}
 

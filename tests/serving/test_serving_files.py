@@ -1,5 +1,6 @@
 """`genre serving-files`: every file is what its reader takes, and says what the models say."""
 
+import importlib
 import json
 import re
 import stat
@@ -11,8 +12,10 @@ import jsonschema
 import kubernetes_validate
 import promql_parser
 import pytest
+import typer
 import yaml
 from google.protobuf import text_format
+from typer.main import get_command
 
 from genre_tf.cli.serve import serving_files
 from genre_tf.errors import InputError
@@ -79,6 +82,40 @@ def test_manifests_hold_to_the_schemas_of_kubernetes(written: tuple[str, Path]) 
     assert kinds[3:] == one * 2
 
 
+def test_the_app_and_the_loop_hold_to_the_schemas_and_reach_the_servers(written: tuple[str, Path]) -> None:
+    manifests = documents(written[1] / "kubernetes-app" / "app.yaml")
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, KUBERNETES_VERSION, strict=True)
+    kinds = [manifest["kind"] for manifest in manifests]
+    assert kinds == ["Deployment", "Service", "PersistentVolumeClaim", "CronJob"]
+    loop = manifests[3]["spec"]
+    assert loop["concurrencyPolicy"] == "Forbid"
+    services = documents(written[1] / "docker-compose.app.yml")[0]["services"]
+    in_pods = [
+        template["spec"]["template"]["spec"]["containers"][0]["args"]
+        for template in (manifests[0], loop["jobTemplate"])
+    ]
+    hosts = {manifest["metadata"]["name"] for manifest in kubernetes(written[1])}
+    for app, turn in (in_pods, [services[name]["command"] for name in ("app", "loop")]):
+        given = dict(zip(app[2::2], app[3::2], strict=True))
+        assert (given["--server"], given["--generator-server"]) == (
+            "genre-recommender:8500",
+            "genre-generator:8500",
+        )
+        assert {value.removesuffix(":8500") for name, value in given.items() if "server" in name} <= hosts
+        for name, verb in (("app", app), ("loop", turn)):
+            known = {option for one in get_command(verb_of(name)).params for option in one.opts}
+            assert verb[0] == name and {word for word in verb if word.startswith("--")} <= known
+    assert services["app"]["read_only"] and services["loop"]["profiles"] == ["loop"]
+
+
+def verb_of(name: str) -> typer.Typer:
+    """A verb of the command line by itself."""
+    alone = typer.Typer()
+    alone.command()(getattr(importlib.import_module(f"genre_tf.cli.{name}"), name))
+    return alone
+
+
 def test_the_validator_of_manifests_would_find_a_fault(written: tuple[str, Path]) -> None:
     deployment = next(manifest for manifest in kubernetes(written[1]) if manifest["kind"] == "Deployment")
     deployment["spec"]["template"]["spec"]["containers"][0]["memory"] = "1Gi"
@@ -88,7 +125,7 @@ def test_the_validator_of_manifests_would_find_a_fault(written: tuple[str, Path]
 
 def test_compose_files_hold_to_the_compose_specification(written: tuple[str, Path]) -> None:
     schema = json.loads((SCHEMAS / "compose-spec.json").read_text("utf-8"))
-    for name in ("docker-compose.yml", "docker-compose.gpu.yml"):
+    for name in ("docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.app.yml"):
         jsonschema.validate(documents(written[1] / name)[0], schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"services": {"a": {"image": "x", "memory": "1g"}}}, schema)
