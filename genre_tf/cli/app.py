@@ -13,6 +13,15 @@ from genre_tf.cli.console import progress, say, working
 from genre_tf.cli.options import Models
 from genre_tf.errors import InputError
 
+GeneratorServer = Annotated[
+    str | None, typer.Option(help="gRPC address of genre_generator, if it has a server of its own.")
+]
+
+Canary = Annotated[
+    list[str] | None,
+    typer.Option(metavar="LABEL=SHARE", help="Readers who get a labelled version: canary=5%; repeatable."),
+]
+
 
 def app(
     models: Models,
@@ -29,10 +38,7 @@ def app(
             help="gRPC address of a model server, HOST:PORT. Default: `genre serve MODELS` is started."
         ),
     ] = None,
-    generator_server: Annotated[
-        str | None,
-        typer.Option(help="gRPC address of genre_generator, if it has a server of its own."),
-    ] = None,
+    generator_server: GeneratorServer = None,
     editor_token_file: Annotated[
         Path | None,
         typer.Option(
@@ -43,12 +49,7 @@ def app(
         Path | None,
         typer.Option(help="TOML file with pins, blocked articles and caps; read again when it changes."),
     ] = None,
-    canary: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LABEL=SHARE", help="Readers who get a labelled version: canary=5%; repeatable."
-        ),
-    ] = None,
+    canary: Canary = None,
     shadow: Annotated[
         str, typer.Option(help="Label of a version that is also asked, only to compare its answers.")
     ] = "",

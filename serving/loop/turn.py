@@ -60,7 +60,7 @@ class LoopOptions:
     database: str
     turns: Path  # folder of all turns
     least_impressions: int = 1_000  # new ones with a click: fewer teach a model little
-    error_rate: float = 0.05  # of the test: share of equal versions that it tells apart
+    error_rate: float = 0.05  # of the test: greatest share of equal versions that it calls worse
     compare_impressions: int = 20_000  # of the new version; a difference of a fifth is found long before
 
     def __post_init__(self) -> None:
@@ -103,7 +103,8 @@ def take_turn(options: LoopOptions, say: Say, now: Callable[[], float] = time.ti
         try:
             turn = _open_turn(options, store, now())
             if turn is None:
-                reason = f"fewer than {options.least_impressions} new impressions with a click"
+                few = f"fewer than {options.least_impressions} new impressions with a click"
+                reason = f"{few}, or of one hour alone"
                 return {"turn": 0, "outcome": "nothing new", "reason": reason, "steps": {}}
             return turn.take(store, say, now)
         finally:

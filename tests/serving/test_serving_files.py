@@ -13,7 +13,9 @@ import promql_parser
 import pytest
 import yaml
 from google.protobuf import text_format
+from typer.testing import CliRunner
 
+from genre_tf.cli.main import _register, app
 from genre_tf.cli.serve import serving_files
 from genre_tf.errors import InputError
 from genre_tf.export.models_config import edited, read_models_config
@@ -76,7 +78,8 @@ def test_manifests_hold_to_the_schemas_of_kubernetes(written: tuple[str, Path]) 
     kinds = [manifest["kind"] for manifest in found]
     assert kinds[:3] == ["Namespace", "PersistentVolumeClaim", "ConfigMap"]
     one = ["Deployment", "Service", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"]
-    assert kinds[3:] == one * 2
+    of_app = ["Deployment", "Service", "PersistentVolumeClaim", "CronJob"]
+    assert kinds[3:] == of_app + one * 2
 
 
 def test_the_validator_of_manifests_would_find_a_fault(written: tuple[str, Path]) -> None:
@@ -88,10 +91,39 @@ def test_the_validator_of_manifests_would_find_a_fault(written: tuple[str, Path]
 
 def test_compose_files_hold_to_the_compose_specification(written: tuple[str, Path]) -> None:
     schema = json.loads((SCHEMAS / "compose-spec.json").read_text("utf-8"))
-    for name in ("docker-compose.yml", "docker-compose.gpu.yml"):
+    for name in ("docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.app.yml"):
         jsonschema.validate(documents(written[1] / name)[0], schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"services": {"a": {"image": "x", "memory": "1g"}}}, schema)
+
+
+def test_the_app_and_the_loop_are_called_with_options_that_they_have(written: tuple[str, Path]) -> None:
+    kind, out = written
+    compose = documents(out / "docker-compose.app.yml")[0]["services"]
+    found = {(one["kind"], one["metadata"]["name"]): one.get("spec") for one in kubernetes(out)}
+    cron = found["CronJob", "genre-loop"]
+    job = cron["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+    pod = found["Deployment", "genre-app"]["template"]["spec"]["containers"][0]
+    assert cron["concurrencyPolicy"] == "Forbid"
+    assert not next(one for one in job["volumeMounts"] if one["name"] == "models").get("readOnly", False)
+    assert next(one for one in pod["volumeMounts"] if one["name"] == "models")["readOnly"]
+    assert set(compose) == {"postgres", "app", "loop"} and compose["loop"]["profiles"] == ["loop"]
+    for verb, arguments in (
+        ("loop", job["args"]),
+        ("loop", compose["loop"]["command"]),
+        ("app", pod["args"]),
+        ("app", compose["app"]["command"]),
+    ):
+        assert arguments[0] == verb
+        _register(verb)
+        shown = CliRunner().invoke(app, [*arguments, "--help"])
+        assert shown.exit_code == 0, shown.output
+        assert "postgresql://genre@postgres/genre" in arguments
+    for arguments in (pod["args"], compose["app"]["command"]):
+        assert arguments[arguments.index("--server") + 1] == "genre-recommender:8500"
+        assert arguments[arguments.index("--generator-server") + 1] == "genre-generator:8500"
+    note = "speaks gRPC without TLS" in (out / "kubernetes" / "app.yaml").read_text("utf-8")
+    assert note == (kind == "tls")
 
 
 def test_containers_find_what_their_flags_name(written: tuple[str, Path], models: Path) -> None:
@@ -126,7 +158,7 @@ def test_servers_write_nothing_and_are_nobody(written: tuple[str, Path]) -> None
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
         assert service["cap_drop"] == ["ALL"] and service["mem_limit"] == service["memswap_limit"]
     for manifest in kubernetes(out):
-        if manifest["kind"] == "Deployment":
+        if manifest["kind"] == "Deployment" and manifest["metadata"]["name"] != "genre-app":
             pod = manifest["spec"]["template"]["spec"]
             container = pod["containers"][0]
             assert (
@@ -168,7 +200,11 @@ def test_each_change_of_configuration_makes_other_pods(models: Path, tmp_path: P
     digests = set()
     for cpus in (2, 4, 4):
         write_serving_files(models, tmp_path, DeploymentOptions(cpus=cpus))
-        pod = next(one for one in kubernetes(tmp_path) if one["kind"] == "Deployment")["spec"]["template"]
+        pod = next(
+            one["spec"]["template"]
+            for one in kubernetes(tmp_path)
+            if one["kind"] == "Deployment" and one["metadata"]["name"] == "genre-recommender"
+        )
         digests.add(pod["metadata"]["annotations"]["genre/configuration"])
     assert len(digests) == 2
 
@@ -287,6 +323,7 @@ def test_memory_is_enough_for_a_reload() -> None:
         {"image": "a image"},
         {"image": 'x"\n  privileged: true'},
         {"image": "$(evil)"},
+        {"app_image": "a image"},
         {"serving_version": "latest"},
         {"serving_version": "2.20.0\nRUN evil"},
         {"namespace": "Genre"},

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from genre_tf.cli.main import _register, app
 from genre_tf.errors import InputError
 from genre_tf.export.articles_file import read_articles
 from genre_tf.export.models_config import configured
@@ -273,6 +275,19 @@ def test_a_database_that_is_not_there_is_not_made(options: LoopOptions, tmp_path
     with pytest.raises(InputError, match=r"there is no database .*app.db: give the --database"):
         take_turn(options, quiet)
     assert not (tmp_path / "app.db").exists()
+
+
+@pytest.mark.usefixtures("crowd")
+def test_the_verb_ends_well_where_nothing_is_new(options: LoopOptions) -> None:
+    _register("loop")
+    words = ["loop", str(options.run), str(options.models), "--database", options.database]
+    words += ["--turns", str(options.turns)]
+    told = CliRunner().invoke(app, [*words, "--json"])
+    plain = CliRunner().invoke(app, words)
+
+    assert (told.exit_code, plain.exit_code) == (0, 0), told.output
+    assert json.loads(told.stdout)["outcome"] == "nothing new"
+    assert plain.stdout == "nothing new: fewer than 1000 new impressions with a click, or of one hour alone\n"
 
 
 def test_a_second_turn_at_once_is_refused(options: LoopOptions) -> None:
