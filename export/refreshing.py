@@ -128,7 +128,7 @@ def refresh(
         served, before = _read(version, ENCODER if fresh.only else ())
         new = _changed(served, before, contract, articles, changes, report)
         if new is None:
-            shown = may_be_found(before, _rules(sizes).max_age_hours)
+            shown = may_be_found(before, rules_of(sizes).max_age_hours)
             return Refreshed(version, None, 0, 0, 0, len(shown) - 1, int(shown.sum()))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
@@ -261,7 +261,8 @@ def _read(version: Path, left_out: Sequence[str]) -> tuple[Any, Catalogue]:
     return models, before
 
 
-def _rules(sizes: Mapping[str, Any]) -> Rules:
+def rules_of(sizes: Mapping[str, Any]) -> Rules:
+    """The recommendation rules that a contract describes."""
     return Rules(**{name: value for name, value in sizes.items() if name in vars(Rules())})
 
 
@@ -294,7 +295,7 @@ def _changed(
         catalogue = with_articles(before, new, vectors)
     catalogue, as_of = with_counts(catalogue, counted_to, log, new)
     catalogue = without(catalogue, changes.withdraw)
-    old_rules = rules = _rules(contract["sizes"])
+    old_rules = rules = rules_of(contract["sizes"])
     if (expire := changes.expire) is not None:
         if as_of is None:
             raise InputError(

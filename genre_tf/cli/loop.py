@@ -23,14 +23,12 @@ def loop(
     ] = 1_000,
     error_rate: Annotated[
         float,
-        typer.Option(
-            help="Share of equal versions that the test may tell apart, however often it is looked at."
-        ),
+        typer.Option(help="Greatest share of equal versions that are rolled back, however often one looks."),
     ] = 0.05,
     compare_impressions: Annotated[
         int,
         typer.Option(
-            min=1, help="Promote after so many impressions of the new version if the test sees no difference."
+            min=1, help="Promote after so many impressions of the new version if no harm is seen until then."
         ),
     ] = 20_000,
     json: Json = False,

@@ -4,12 +4,13 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 import numpy as np
 
 from genre_tf.contract import GENERATOR, RECOMMENDER
+from genre_tf.serving.app.rules import STABLE
 from genre_tf.serving.client import calls
 from genre_tf.serving.client.calls import Call, Recommendation
 from genre_tf.serving.client.channels import (
@@ -65,7 +66,7 @@ class ModelServer:
     def ask(
         self, call: Call[Answer], timeout_s: float, *, label: str = "", trace: str = "", more: bytes = b""
     ) -> Answered[Answer]:
-        """Ask the version with a label if there is one, otherwise the one without.
+        """Ask the version with a label; without such a version that with `stable`, then the newest.
 
         `trace` is a W3C traceparent; `more` are further inputs, made by `inputs`.
 
@@ -74,8 +75,9 @@ class ModelServer:
         """
         started = time.monotonic()
         request = call.request(call.servable)
-        unknown = self._missing.get((call.servable, label), 0.0) > started
-        request.model_spec.version_label = "" if unknown else label
+        lacking: list[str] = []
+        choices = iter([one for one in dict.fromkeys((label, STABLE, "")) if not self._lacks(call, one)])
+        request.model_spec.version_label = next(choices)
         metadata = [("traceparent", trace)] if trace else []
         waits, ends = iter(WAITS_S), started + timeout_s
         while True:
@@ -87,12 +89,17 @@ class ModelServer:
                 break
             except grpc.RpcError as error:
                 if request.model_spec.version_label and error.code() in _NO_VERSION:
-                    request.model_spec.version_label = ""
-                    self._missing[call.servable, label] = started + _MISSING_S
+                    lacking.append(request.model_spec.version_label)
+                    request.model_spec.version_label = next(choices)
                 else:
                     time.sleep(wait_s(error, next(waits), ends, self.address, timeout_s))
+        # Known only now: a request that is wrong is refused with the same status, with any label.
+        self._missing |= {(call.servable, one): started + _MISSING_S for one in lacking}
         version = f"{call.servable}/{response.model_spec.version.value}"
         return Answered(call.answer(response), version, time.monotonic() - started)
+
+    def _lacks(self, call: Call[Any], label: str) -> bool:
+        return self._missing.get((call.servable, label), 0.0) > time.monotonic()
 
     def ping(self) -> None:
         """Check that a server answers, or raise its error in plain words."""

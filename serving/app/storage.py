@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -186,6 +187,7 @@ class Store:
 
     Args:
         url: as SQLAlchemy has it, such as sqlite:///app.db or postgresql+psycopg://user@host/name.
+        create: make the file of SQLite if there is none.
 
     Raises:
         InputError: the URL is wrong, its driver is not installed, or a newer version of the app made the
@@ -193,8 +195,11 @@ class Store:
         FailureError: the database does not answer.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, create: bool = True) -> None:
         self._engine = _engine(url)
+        file = str(self._engine.url.database)
+        if not create and self._engine.dialect.name == "sqlite" and not Path(file).is_file():
+            raise InputError(f"there is no database {file}: give the --database that `genre app` has")
         self._writer_engine = _engine(url, writes=True)
         self.salt = ""
         """Random, the same in every process of a database: for hashes of readers."""

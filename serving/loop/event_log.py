@@ -15,10 +15,17 @@ from genre_tf.serving.app.storage import Store
 
 HOUR_S = 3600
 _LATE_S = 600  # clicks follow an impression by minutes: an hour is complete that much after its end
-_NEWEST = 0.1  # share of the hours that the new run is measured on
+_NEWEST = 0.1  # share of the hours with clicks that the new run is measured on
+# At most the last day is held out: the exported counters end where it begins, and the app takes counters that
+# are two days older than their version for those of another clock.
+_MOST_NEWEST_S = 24 * HOUR_S
 _MOST_HISTORY = 200  # newest clicks of a row; models read at most some tens
 
-_ANY = "SELECT 1 AS found FROM impressions WHERE time >= :first AND time < :until LIMIT 1"
+_ANY_CLICK = """
+SELECT 1 AS found FROM impressions JOIN events ON events.impression = impressions.impression
+AND events.reader = impressions.reader AND events.kind = 'click'
+WHERE impressions.time >= :first AND impressions.time < :until LIMIT 1
+"""
 _IMPRESSIONS = """
 SELECT impression, reader, time, items FROM impressions WHERE time >= :first AND time < :until ORDER BY time
 """
@@ -31,6 +38,10 @@ SELECT events.impression, events.kind, events.article, events.seconds FROM event
 ON impressions.impression = events.impression AND impressions.reader = events.reader
 WHERE impressions.time >= :first AND impressions.time < :until
 AND events.kind IN ('click', 'dwell', 'comment', 'share')
+"""
+_HIDDEN = """
+SELECT reader, article FROM events WHERE kind = 'hide' AND reader IN
+(SELECT reader FROM impressions WHERE time >= :first AND time < :until)
 """
 _SIGNAL_OF = {"comment": "comments", "share": "shares"}
 
@@ -79,29 +90,42 @@ def count_impressions(store: Store, first: int, until: int) -> int:
     return int(rows[0].found)
 
 
+def hours_with_clicks(store: Store, first: int, until: int) -> list[int]:
+    """The hours from `first` to `until` that have an impression with a click, ascending."""
+    hours = range(first, until, HOUR_S)
+    return [hour for hour in hours if store.read(_ANY_CLICK, first=hour, until=hour + HOUR_S)]
+
+
+def newest_hour(hours: Sequence[int], until: int) -> int:
+    """Where the newest tenth of the hours with clicks begins; at least one of them, and at most a day."""
+    newest = hours[-max(1, round(_NEWEST * len(hours)))]
+    of_last_day = [hour for hour in hours if hour >= until - _MOST_NEWEST_S]
+    return max([newest, *of_last_day[:1]])
+
+
 def write_log(
     store: Store, articles: Mapping[str, Article], folder: Path, first: int, until: int
 ) -> Collected:
-    """Write `train/` and, of the newest tenth of the hours with impressions, `dev/`.
+    """Write `train/` and, of the newest tenth of the hours with clicks, `dev/`.
 
     What a reader has erased is not in the database, and so not in the log. Ids of readers are hashed, always
     in the same way. A click counts for the impression that it names; any other is part of the history only.
+    An article that the reader has hidden counts as not clicked.
 
     Args:
         store: the database of the app.
-        articles: all that may be in the log, by id; others are left out of histories and lists.
+        articles: all articles by id; others are left out of histories and lists. The news file of `train/`
+            has all, as those that nobody was shown yet are recommended, too.
         folder: an empty folder.
         first, until: whole hours, in seconds since 1970 (UTC); `until` is not included.
 
     Raises:
-        InputError: there are fewer than two hours with impressions.
+        InputError: there are fewer than two hours with clicks.
     """
-    hours = [
-        hour for hour in range(first, until, HOUR_S) if store.read(_ANY, first=hour, until=hour + HOUR_S)
-    ]
+    hours = hours_with_clicks(store, first, until)
     if len(hours) < 2:
-        raise InputError(f"impressions of {len(hours)} hours: two are needed, to learn and to measure")
-    newest = hours[-max(1, round(_NEWEST * len(hours)))]
+        raise InputError(f"clicks of {len(hours)} hours: two are needed, to learn and to measure")
+    newest = newest_hour(hours, until)
     found = Collected(first=first, until=until, newest_from=newest)
     readers: set[str] = set()
     used: dict[str, Article] = {}
@@ -111,15 +135,15 @@ def write_log(
         (folder / split / BEHAVIORS).open("w", encoding="utf-8", newline="\n") for split in ("train", "dev")
     ]
     with files[0] as train, files[1] as dev:
-        for start in hours:
+        for start in range(first, until, HOUR_S):
             for row in _rows_of_hour(store, articles, start, found, used):
                 found.impressions += 1
                 found.impressions_newest += start >= newest
                 readers.add(row[0])
                 line = "\t".join((str(found.impressions), *row))
                 (dev if start >= newest else train).write(line + "\n")
-    for split in ("train", "dev"):
-        _write_news(folder / split / NEWS, used.values())
+    for split, some in (("train", articles), ("dev", used)):
+        _write_news(folder / split / NEWS, some.values())
     found.readers, found.articles = len(readers), len(used)
     return found
 
@@ -133,6 +157,7 @@ def _rows_of_hour(
     histories: dict[str, list[tuple[float, str]]] = {}
     for click in store.read(_CLICKS_BEFORE, **hour):
         histories.setdefault(click.reader, []).append((click.time, click.article))
+    hidden = {(row.reader, row.article) for row in store.read(_HIDDEN, **hour)}
     followed: dict[str, _Followed] = {}
     for event in store.read(_WHAT_FOLLOWED, **hour):
         _add(followed.setdefault(event.impression, _Followed()), event)
@@ -147,7 +172,9 @@ def _rows_of_hour(
         )
         history = [article for article in dict.fromkeys(earlier) if article in articles][-_MOST_HISTORY:]
         used.update((article, articles[article]) for article in (*shown, *history))
-        clicked = [article in what.clicked for article in shown]
+        clicked = [
+            article in what.clicked and (impression.reader, article) not in hidden for article in shown
+        ]
         found.clicks += sum(clicked)
         yield (
             hashed(impression.reader, store.salt),

@@ -12,6 +12,7 @@ _VERDICTS = {
     "promoted": "The new version is served to all readers.",
     "rolled back": "The new version was worse; all readers get the one before.",
     "refused": "Nothing was exported.",
+    "ended by hand": "The labels stay as somebody has set them.",
     "comparing": "The new version is being compared.",
 }
 
@@ -44,11 +45,16 @@ def as_markdown(state: Mapping[str, Any]) -> str:
         )
         rows += [(name, f"{found[name]:,}") for name in ("clicks", "readers", "articles", "skipped")]
     if found := steps.get("check"):
+        rows.append(("faults", f"{found['faults']}"))
         rows.append(("warnings", "; ".join(found["warnings"]) or "none"))
     for stage, one in steps.get("train", {}).items():
         if isinstance(one, dict):
             rows.append((f"{stage}, {one['metric']} on held-out impressions", f"{one['best']:.4f}"))
     if found := steps.get("evaluate"):
+        for name, run in (("before", "the run before"), ("after", "the new run")):
+            if auc := found["auc"][name]:
+                ends = "" if auc["low"] is None else f" [{auc['low']:.4f}, {auc['high']:.4f}]"
+                rows.append((f"AUC of {run}, newest hours", f"{auc['mean']:.4f}{ends}"))
         interval = f"{found['auc_difference']:+.4f} [{found['low']:.4f}, {found['high']:.4f}]"
         rows.append(("AUC, new run minus the one before, newest hours", interval))
     if found := steps.get("export"):
@@ -60,6 +66,9 @@ def as_markdown(state: Mapping[str, Any]) -> str:
     if comparison := state.get("comparison"):
         enough = 1 / comparison["error_rate"]
         rows.append(("evidence of a difference", f"{comparison['evidence']:.3g}; {enough:g} decides"))
+        if comparison["low"] is not None:
+            ends = f"[{comparison['low']:+.4f}, {comparison['high']:+.4f}], valid at all looks together"
+            rows.append(("difference of the rates", ends))
     rows += [(f"seconds of {name}", f"{found['seconds']:g}") for name, found in steps.items()]
     table = "\n".join(["| what | found |", "|---|---|", *(f"| {what} | {told} |" for what, told in rows)])
     return "\n\n".join([*lines, table]) + "\n"

@@ -8,11 +8,11 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from genre_tf.config import read_config
 from genre_tf.contract import RECOMMENDER
@@ -25,7 +25,14 @@ from genre_tf.files import hold, read_json_object, whole_file, whole_folder
 from genre_tf.serving.app.rules import STABLE
 from genre_tf.serving.app.storage import Store
 from genre_tf.serving.loop.comparison import Counts, compare
-from genre_tf.serving.loop.event_log import count_impressions, first_hour, last_full_hour, write_log
+from genre_tf.serving.loop.event_log import (
+    count_impressions,
+    first_hour,
+    hours_with_clicks,
+    last_full_hour,
+    write_log,
+)
+from genre_tf.serving.loop.report import write_report
 from genre_tf.serving.operations.version_choice import (
     remove_label,
     roll_back,
@@ -33,10 +40,13 @@ from genre_tf.serving.operations.version_choice import (
     set_label,
 )
 
+if TYPE_CHECKING:
+    from genre_tf.export.exporting import ExportOptions
+
 CANARY = "canary"
 """Label of the version that is tried."""
 
-Outcome = Literal["nothing new", "comparing", "refused", "promoted", "rolled back"]
+Outcome = Literal["nothing new", "comparing", "refused", "promoted", "rolled back", "ended by hand"]
 Say = Callable[[str], None]
 _STATE = "turn.json"
 
@@ -50,7 +60,7 @@ class LoopOptions:
     database: str
     turns: Path  # folder of all turns
     least_impressions: int = 1_000  # new ones with a click: fewer teach a model little
-    error_rate: float = 0.05  # of the test: share of equal versions that it tells apart
+    error_rate: float = 0.05  # of the test: greatest share of equal versions that it calls worse
     compare_impressions: int = 20_000  # of the new version; a difference of a fifth is found long before
 
     def __post_init__(self) -> None:
@@ -89,11 +99,12 @@ def take_turn(options: LoopOptions, say: Say, now: Callable[[], float] = time.ti
     if served_version(options.models, RECOMMENDER) is None:
         raise InputError(f"{options.models} serves no {RECOMMENDER}: export the run first")
     with _lock(options.turns):
-        store = Store(options.database)
+        store = Store(options.database, create=False)
         try:
             turn = _open_turn(options, store, now())
             if turn is None:
-                reason = f"fewer than {options.least_impressions} new impressions with a click"
+                few = f"fewer than {options.least_impressions} new impressions with a click"
+                reason = f"{few}, or of one hour alone"
                 return {"turn": 0, "outcome": "nothing new", "reason": reason, "steps": {}}
             return turn.take(store, say, now)
         finally:
@@ -117,6 +128,7 @@ class Turn:
             "evaluate": lambda: self._evaluate(say),
             "export": lambda: self._export(say, now),
             "compare": lambda: self._compare(store),
+            "decide": self._decide,
         }
         done = self.state["steps"]
         say(f"turn {self.folder.name}: {', '.join(done) or 'nothing'} done")
@@ -129,16 +141,13 @@ class Turn:
                 found = step()
                 self._keep(steps={**done, name: {**found, "seconds": round(time.monotonic() - started, 1)}})
                 done = self.state["steps"]
-            self._promote()
-            self._keep(outcome="promoted", reason=done["compare"]["reason"])
+            outcome: Outcome = done["decide"]["outcome"]
+            reason = done["compare"]["reason"]
         except _EndedError as ended:
-            if ended.outcome == "rolled back":
-                self._withdraw()
-            self._keep(outcome=ended.outcome, reason=ended.reason)
-        if self.state["outcome"] != "comparing":
-            from genre_tf.serving.loop.report import write_report
-
-            write_report(self.state, self.folder)
+            outcome, reason = ended.outcome, ended.reason
+        # The report first: once the outcome is written, no call comes back to this turn.
+        write_report({**self.state, "outcome": outcome, "reason": reason}, self.folder)
+        self._keep(outcome=outcome, reason=reason)
         return self.state
 
     def _keep(self, **values: Any) -> None:
@@ -174,9 +183,11 @@ class Turn:
         return {stage: {"metric": one.metric, "best": one.best} for stage, one in found.items()}
 
     def _evaluate(self, say: Say) -> dict[str, Any]:
-        from genre_tf.evaluation.significance import paired_bootstrap
+        from genre_tf.evaluation.significance import mean_interval, paired_bootstrap
 
-        before, after = (_auc(run, self.log) for run in (Path(self.state["from_run"]), self.run))
+        # The run before has not counted the hours that the new run learned from, but its server has.
+        before = _auc(Path(self.state["from_run"]), self.log, counters_from=[self.log / "train"])
+        after = _auc(self.run, self.log)
         found = paired_bootstrap(after, before)
         if found is None:
             raise _EndedError("refused", "no impression of the newest hours has clicks to measure on")
@@ -185,29 +196,32 @@ class Turn:
             raise _EndedError("refused", f"the new run is worse than the one before: {worse}")
         say(f"AUC on the newest hours: {found.difference:+.4f} [{found.low:.4f}, {found.high:.4f}]")
         values = asdict(found)
-        return {"auc_difference": values.pop("difference"), **values}
+        auc = {"before": mean_interval(before), "after": mean_interval(after)}
+        return {"auc_difference": values.pop("difference"), **values, "auc": auc}
 
     def _export(self, say: Say, now: Callable[[], float]) -> dict[str, Any]:
         """Publish the new version; nobody gets it but the readers of the canary."""
-        from genre_tf.export.exporting import ExportOptions, export_run
+        from genre_tf.export.exporting import export_run
 
         models, labels = self.options.models, _labels(self.options.models)
         present = labels.get(STABLE) or served_version(models, RECOMMENDER)
         if present is None:
             raise InputError(f"{models} serves no {RECOMMENDER} any more: export the run again")
+        if "before" not in self.state:
+            self._keep(before=versions(models / RECOMMENDER))
         # With labels, servers load only versions that somebody chose.
         if labels.get(CANARY) is not None:
             remove_label(models, RECOMMENDER, CANARY)
         set_label(models, RECOMMENDER, STABLE, present)
         roll_back(models, RECOMMENDER, present)
-        new = self._published(present)
+        new = self._published()
         if new is None:
-            (published, _), *_ = export_run(self.run, models, [], ExportOptions(generator=False), say)
+            (published, _), *_ = export_run(self.run, models, [], _options_like(models, present), say)
             new = int(published.name)
         set_label(models, RECOMMENDER, CANARY, new, load=True)
         return {"present": present, "new": new, "time": now()}
 
-    def _published(self, present: int) -> int | None:
+    def _published(self) -> int | None:
         """The version of this turn's run, if it was published before the turn was killed."""
         from genre_tf.export.contract_file import files_fingerprint, read_contract
         from genre_tf.models.checkpoint import WEIGHTS_FILE
@@ -216,7 +230,7 @@ class Turn:
             stage: files_fingerprint(self.run / stage / WEIGHTS_FILE) for stage in ("retrieval", "ranking")
         }
         folder = self.options.models / RECOMMENDER
-        for version in (version for version in versions(folder) if version > present):
+        for version in (version for version in versions(folder) if version not in self.state["before"]):
             weights = read_contract(folder / str(version)).get("sources", {}).get("weights", {})
             if {stage: weights.get(stage) for stage in ours} == ours:
                 return version
@@ -224,9 +238,10 @@ class Turn:
 
     def _compare(self, store: Store) -> dict[str, Any]:
         exported = self.state["steps"]["export"]
-        present, new = (
-            _counts(store, f"{RECOMMENDER}/{exported[name]}", exported["time"]) for name in ("present", "new")
-        )
+        if _labels(self.options.models).get(CANARY) != exported["new"]:
+            reason = f"version {exported['new']} has no longer the label {CANARY}: somebody else has decided"
+            raise _EndedError("ended by hand", reason)
+        present, new = _counts(store, exported["new"], exported["time"])
         found = compare(
             present,
             new,
@@ -237,20 +252,24 @@ class Turn:
             f"{found.new.rate:.4f} clicks per impression ({found.new.impressions} impressions of "
             f"{found.new.readers} readers), {found.present.rate:.4f} of the present version"
         )
-        self._keep(comparison=asdict(found) | {"present": _told(found.present), "new": _told(found.new)})
+        told = {"present": _told(found.present), "new": _told(found.new), "variance": _finite(found.variance)}
+        self._keep(comparison=asdict(found) | told)
+        if not found.new.impressions:
+            hint = f"run the app with --canary {CANARY}=10%"
+            raise _EndedError("comparing", f"no reader was answered by version {exported['new']} yet: {hint}")
         if found.decision == "go on":
             raise _EndedError("comparing", f"no decision yet: {rates}")
-        if found.decision == "worse":
-            raise _EndedError("rolled back", rates)
         return {"decision": found.decision, "reason": f"{found.decision}: {rates}"}
 
-    def _promote(self) -> None:
-        new = self.state["steps"]["export"]["new"]
-        set_label(self.options.models, RECOMMENDER, STABLE, new, load=True)
-        self._only(new)
-
-    def _withdraw(self) -> None:
-        self._only(self.state["steps"]["export"]["present"])
+    def _decide(self) -> dict[str, Any]:
+        """Promote the new version or take it back; the decision is written down, so this may be repeated."""
+        exported = self.state["steps"]["export"]
+        if self.state["steps"]["compare"]["decision"] == "worse":
+            self._only(_labels(self.options.models).get(STABLE, exported["present"]))
+            return {"outcome": "rolled back"}
+        set_label(self.options.models, RECOMMENDER, STABLE, exported["new"], load=True)
+        self._only(exported["new"])
+        return {"outcome": "promoted"}
 
     def _only(self, version: int) -> None:
         """Serve one version to all readers; versions with other labels stay loaded."""
@@ -287,6 +306,8 @@ def _open_turn(options: LoopOptions, store: Store, now: float) -> Turn | None:
             run, first = options.turns / state["name"] / "run", state["steps"]["collect"]["newest_from"]
     if known >= until or count_impressions(store, known, until) < options.least_impressions:
         return None
+    if len(hours_with_clicks(store, first, until)) < 2:  # one to learn from, one to measure
+        return None
     number = int(folders[-1].name) + 1 if folders else 1
     folder = options.turns / f"{number:04}"
     folder.mkdir()
@@ -322,24 +343,55 @@ def _labels(models: Path) -> dict[str, int]:
     return dict(configured(models)[RECOMMENDER].version_labels)
 
 
+def _options_like(models: Path, present: int) -> "ExportOptions":
+    """Export as the present version was: with its rules, sizes and index; its age limit is learned again."""
+    from genre_tf.export.contract_file import read_contract
+    from genre_tf.export.exporting import ExportOptions
+    from genre_tf.export.refreshing import rules_of
+    from genre_tf.export.server_config import warmup_sizes
+    from genre_tf.funnel.search import options_of
+
+    contract = read_contract(models / RECOMMENDER / str(present))
+    sizes = contract["sizes"]
+    return ExportOptions(
+        k=sizes["k"],
+        retrieve=sizes["retrieve"],
+        batch_sizes=tuple(warmup_sizes(models) or contract["batch_sizes"]),
+        rules=rules_of(sizes),
+        learn_age_limit="max_age_hours" in sizes,
+        partitioned=options_of(sizes),
+        generator=False,
+    )
+
+
 def _articles(models: Path, run: Path) -> dict[str, Article]:
-    """All articles that may be in the log: of the run, and of the published versions, newest first."""
+    """All articles, as the newest version has them: with its titles, and withdrawn where it withdrew them.
+
+    Those of the run have more fields. Older versions may have articles that readers still have in histories.
+    """
     from genre_tf.data.prepared import read_articles
 
     found = {one.news_id: one for one in read_articles(run / "prepared").articles[1:]}
+    seen: set[str] = set()
     folder = models / RECOMMENDER
     for version in reversed(versions(folder)):
         try:
-            for one in read_indexed(folder / str(version)):
-                abstract = one.text.removeprefix(one.title).strip()
-                article = Article(one.news_id, one.category, "", one.title, abstract, withdrawn=one.withdrawn)
-                found.setdefault(one.news_id, article)
+            indexed = list(read_indexed(folder / str(version)))
         except InputError:
             continue  # of an earlier release
+        for one in indexed:
+            if one.news_id in seen:
+                continue
+            seen.add(one.news_id)
+            known = found.get(one.news_id)
+            if known is None or " ".join(known.title.split()) != one.title:
+                abstract = one.text.removeprefix(one.title).removeprefix(".").strip()
+                known = Article(one.news_id, one.category, "", one.title, abstract)
+            found[one.news_id] = replace(known, withdrawn=known.withdrawn or one.withdrawn)
     return found
 
 
-def _auc(run: Path, log: Path) -> Any:
+def _auc(run: Path, log: Path, counters_from: Sequence[Path] = ()) -> Any:
     """AUC of each of the newest impressions by the run's last stage, float64 [impressions]."""
     from genre_tf.evaluation.scored_log import read_log
     from genre_tf.evaluation.scoring import chosen_models, load_scorers, open_run
@@ -347,32 +399,53 @@ def _auc(run: Path, log: Path) -> Any:
 
     config = open_run(run)
     name = chosen_models(run, config, [])[-1]
-    scored = read_log(run, config, log, "dev")
+    scored = read_log(run, config, log, "dev", counters_from=counters_from)
     scorer = load_scorers(run, [name], scored.table)[name]
     return ranking_metrics(scorer(scored.examples), scored.clicked())["auc"]
 
 
-def _counts(store: Store, version: str, since: float) -> Counts:
-    """Impressions and clicks of each reader that a version has answered since a time."""
-    views = store.read(
-        "SELECT reader, count(*) AS views FROM impressions WHERE model_version = :version "
-        "AND time >= :since GROUP BY reader",
+def _counts(store: Store, new: int, since: float) -> tuple[Counts, Counts]:
+    """Impressions and clicks of each reader: of all other versions, and of a new one.
+
+    They are counted since the new one first answered: the servers load it some time after the export.
+    """
+    version = f"{RECOMMENDER}/{new}"
+    first = store.read(
+        "SELECT min(time) AS time FROM impressions WHERE model_version = :version AND time >= :since",
         version=version,
         since=since,
+    )[0].time
+    found: tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]] = ({}, {})
+    if first is None:
+        return found
+    named = {"since": first, "others": f"{RECOMMENDER}/%"}
+    views = store.read(
+        "SELECT reader, model_version, count(*) AS views FROM impressions "
+        "WHERE model_version LIKE :others AND time >= :since GROUP BY reader, model_version",
+        **named,
     )
     clicks = store.read(
-        "SELECT clicked.reader, count(*) AS clicks FROM (SELECT DISTINCT events.reader, events.impression, "
-        "events.article FROM events JOIN impressions ON impressions.impression = events.impression "
-        "AND impressions.reader = events.reader WHERE events.kind = 'click' AND events.time >= :since "
-        "AND impressions.time >= :since AND impressions.model_version = :version) AS clicked GROUP BY reader",
-        version=version,
-        since=since,
+        "SELECT reader, model_version, count(*) AS clicks FROM (SELECT DISTINCT events.reader, "
+        "events.impression, events.article, impressions.model_version FROM events JOIN impressions "
+        "ON impressions.impression = events.impression AND impressions.reader = events.reader "
+        "WHERE events.kind = 'click' AND impressions.time >= :since "
+        "AND impressions.model_version LIKE :others) AS clicked GROUP BY reader, model_version",
+        **named,
     )
-    of_reader = {row.reader: row.clicks for row in clicks}
-    return {row.reader: (row.views, of_reader.get(row.reader, 0)) for row in views}
+    of_reader = {(row.reader, row.model_version): row.clicks for row in clicks}
+    for row in views:
+        counts = found[row.model_version == version]
+        seen, clicked = counts.get(row.reader, (0, 0))
+        more = of_reader.get((row.reader, row.model_version), 0)
+        counts[row.reader] = (seen + row.views, clicked + more)
+    return found
 
 
 def _told(rate: Any) -> dict[str, Any]:
     """A rate for JSON, which knows no infinity."""
     values = asdict(rate)
-    return {**values, "variance": values["variance"] if values["variance"] < float("inf") else None}
+    return {**values, "variance": _finite(values["variance"])}
+
+
+def _finite(value: float) -> float | None:
+    return value if value < float("inf") else None

@@ -60,6 +60,7 @@ class FakeServer:
         self.asked: list[tuple[str, str, dict[str, list[str]], dict[str, str]]] = []
         self.labels: dict[str, int] = {}
         self.failing: set[str] = set()
+        self.refused: set[str] = set()  # signatures whose requests are wrong
         self.delay_s = 0.0
         self.texts = [("The ferry sank on Monday", 0.4, 1.0, True), ("Aliens sank the ferry", 0.3, 0.5, True)]
         self.answer = ("near the old harbour", "N1")
@@ -92,6 +93,8 @@ class FakeServer:
         time.sleep(self.delay_s)
         if spec.signature_name in self.failing:
             context.abort(grpc.StatusCode.INTERNAL, "broken")
+        if spec.signature_name in self.refused:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a wrong request")
         if spec.version_label and spec.version_label not in self.labels:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no version labelled {spec.version_label}")
         response = PredictResponse()

@@ -5,6 +5,11 @@ import time
 
 import pytest
 
+from genre_tf.contract import COUNTERS
+from genre_tf.errors import FailureError, InputError
+from genre_tf.serving.app.model_server import ModelServer
+from genre_tf.serving.client import calls
+
 from .conftest import SERVED, TITLES, running, write_version
 
 
@@ -107,6 +112,24 @@ def test_a_share_of_the_readers_always_gets_the_labelled_version(models, server,
         )
         server.labels.clear()  # a label that was removed: its readers get the usual version
         assert {app.get(f"/v1/readers/r{n}/feed")["version"] for n in range(20)} == {"genre_recommender/1"}
+
+
+def test_readers_of_a_label_that_no_version_has_get_the_stable_version(models, server, tmp_path):
+    server.labels |= {"stable": 1, "next": 2}  # without a label the newest version answers
+    with running(models, server.address, f"sqlite:///{tmp_path / 'a.db'}", canary={"canary": 1.0}) as app:
+        assert app.get("/v1/readers/Ann/feed")["version"] == "genre_recommender/1"
+
+
+def test_a_wrong_request_says_nothing_about_labels(server):
+    server.labels |= {"stable": 1, "next": 2}  # without a label the newest version answers
+    asked = ModelServer(server.address)
+    call = calls.recommend_live([["N1"]], [{"N1": [1.0] * len(COUNTERS)}])
+    server.refused.add("recommend_live")
+    with pytest.raises((InputError, FailureError)):  # with the status of a label that no version has
+        asked.ask(call, 5.0, label="stable")
+    server.refused.clear()
+    assert asked.ask(call, 5.0, label="stable").version == "genre_recommender/1"
+    asked.close()
 
 
 def test_a_shadow_is_compared_and_never_shown(models, server, tmp_path):

@@ -11,7 +11,13 @@ from genre_tf.data.mind import read_split
 from genre_tf.errors import InputError
 from genre_tf.serving.app.observing import hashed
 from genre_tf.serving.app.storage import Store
-from genre_tf.serving.loop.event_log import count_impressions, first_hour, last_full_hour, write_log
+from genre_tf.serving.loop.event_log import (
+    count_impressions,
+    first_hour,
+    last_full_hour,
+    newest_hour,
+    write_log,
+)
 
 from .conftest import HOUR, event, impression
 
@@ -75,7 +81,9 @@ def test_an_erased_reader_is_not_in_the_log(store: Store, tmp_path: Path) -> Non
         store.write(
             lambda writes, table=table: writes.run(f"DELETE FROM {table} WHERE reader = 'Ann'")
         ).result()
-    impression(store, "i5", "Bob", START + 5, ["N1"])
+    for number, at in (("i5", START + 5), ("i6", START + HOUR + 5)):
+        impression(store, number, "Bob", at, ["N1"])
+        event(store, "Bob", "click", "N1", at + 5, number)
     write_log(store, ARTICLES, tmp_path, START, START + 3 * HOUR)
     rows = [*read_split(tmp_path, "train").impressions, *read_split(tmp_path, "dev").impressions]
 
@@ -93,7 +101,39 @@ def test_hours_are_counted_once_they_are_complete(store: Store) -> None:
     assert last_full_hour(START + HOUR + 600) == START + HOUR
 
 
+def test_a_hidden_article_is_not_clicked_and_every_article_is_in_the_news(
+    store: Store, tmp_path: Path
+) -> None:
+    filled(store)
+    event(store, "Ann", "hide", "N2", START + 100)  # without its impression: the app shows it to nobody again
+    event(store, "Bob", "hide", "N1", START + 100)
+    event(store, "Ann", "click", "N1", START + 110, "i1")
+    more = {**ARTICLES, "N4": Article("N4", "news", "", "Nobody saw it", "")}
+    write_log(store, more, tmp_path, START, START + 2 * HOUR)
+    train = read_split(tmp_path, "train")
+
+    assert [row.clicked for row in train.impressions] == [(True, False)]
+    assert train.impressions[0].signals == (("N1", 9.0, 0.0, 0.0),), "none of what was hidden"
+    assert list(train.articles) == ["N1", "N2", "N3", "N4"]
+    assert "N4" not in read_split(tmp_path, "dev").articles
+
+
+@pytest.mark.parametrize(
+    ("hours", "newest"),
+    [
+        ([0, 1], 1),
+        (range(30), 27),  # a tenth
+        (range(1000), 976),  # a tenth is more than a day
+        ([0, 1, 2], 2),
+        (range(100), 90),
+    ],
+)
+def test_the_newest_tenth_of_the_hours_is_at_least_one_and_at_most_a_day(hours, newest: int) -> None:
+    found = newest_hour([START + hour * HOUR for hour in hours], START + (max(hours) + 1) * HOUR)
+    assert (found - START) // HOUR == newest
+
+
 def test_one_hour_is_too_little(store: Store, tmp_path: Path) -> None:
     filled(store)
-    with pytest.raises(InputError, match="impressions of 1 hours: two are needed"):
+    with pytest.raises(InputError, match="clicks of 1 hours: two are needed"):
         write_log(store, ARTICLES, tmp_path, START, START + HOUR)
