@@ -138,7 +138,7 @@ def adapted_writer() -> GenerationConfig:
         validation_texts=32,  # of so large a model each takes half a second
         shown_readers=0,
         # Drawn texts are equal at a temperature of 0.5 and have wrong numbers at times at 0.7.
-        writing=WritingConfig(strategy="beam", length_penalty=0.5),
+        writing=WritingConfig(strategy="beam", samples=4, beam_width=4, length_penalty=0.5),
         adaptation=OptimizerConfig(
             learning_rate=1.5e-3,  # three times the default: in so few steps it forgets little
             batch_size=8,
