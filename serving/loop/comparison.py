@@ -37,7 +37,6 @@ class Rate:
     clicks: int
     readers: int
     rate: float  # clicks per impression; 0 without impressions
-    variance: float  # of the rate, over readers; infinite with fewer than two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,28 +54,17 @@ class Comparison:
 
 
 def rate_of(counts: Counts) -> Rate:
-    """The click rate of a version, with its variance over readers.
-
-    Source: Deng et al., "Applying the Delta Method in Metric Analytics", KDD 2018, equation 5.
-    """
-    rows = np.array(list(counts.values()), np.float64).reshape(-1, 2)
-    impressions, clicks = rows[:, 0], rows[:, 1]
-    total = float(impressions.sum())
-    rate, variance = (float(clicks.sum()) / total if total else 0.0), math.inf
-    if len(impressions) > 1 and total:
-        residual = clicks - rate * impressions
-        variance = float(residual.var(ddof=1)) / (len(impressions) * float(impressions.mean()) ** 2)
-    return Rate(
-        impressions=int(total),
-        clicks=int(clicks.sum()),
-        readers=len(impressions),
-        rate=rate,
-        variance=variance,
-    )
+    """The click rate of a version."""
+    impressions, clicks = (sum(row[place] for row in counts.values()) for place in (0, 1))
+    rate = clicks / impressions if impressions else 0.0
+    return Rate(impressions=impressions, clicks=clicks, readers=len(counts), rate=rate)
 
 
 def difference_variance(present: Counts, new: Counts) -> float:
-    """Variance of the difference of two equal click rates; infinite if a version has no impression."""
+    """Variance of the difference of two equal click rates; infinite if a version has no impression.
+
+    Source: Deng et al., "Applying the Delta Method in Metric Analytics", KDD 2018, equation 5.
+    """
     rows = [np.array(list(counts.values()), np.float64).reshape(-1, 2) for counts in (present, new)]
     every = np.concatenate(rows)
     if not all(part[:, 0].sum() for part in rows):

@@ -5,6 +5,7 @@ left half-made, and makes it anew. So a turn that was killed goes on where it wa
 """
 
 import json
+import math
 import os
 import shutil
 import time
@@ -252,8 +253,8 @@ class Turn:
             f"{found.new.rate:.4f} clicks per impression ({found.new.impressions} impressions of "
             f"{found.new.readers} readers), {found.present.rate:.4f} of the present version"
         )
-        told = {"present": _told(found.present), "new": _told(found.new), "variance": _finite(found.variance)}
-        self._keep(comparison=asdict(found) | told)
+        known = found.variance if math.isfinite(found.variance) else None  # JSON knows no infinity
+        self._keep(comparison={**asdict(found), "variance": known})
         if not found.new.impressions:
             hint = f"run the app with --canary {CANARY}=10%"
             raise _EndedError("comparing", f"no reader was answered by version {exported['new']} yet: {hint}")
@@ -439,13 +440,3 @@ def _counts(store: Store, new: int, since: float) -> tuple[Counts, Counts]:
         more = of_reader.get((row.reader, row.model_version), 0)
         counts[row.reader] = (seen + row.views, clicked + more)
     return found
-
-
-def _told(rate: Any) -> dict[str, Any]:
-    """A rate for JSON, which knows no infinity."""
-    values = asdict(rate)
-    return {**values, "variance": _finite(values["variance"])}
-
-
-def _finite(value: float) -> float | None:
-    return value if value < float("inf") else None
