@@ -142,15 +142,15 @@ def test_the_same_logs_in_another_format_give_the_same_examples_byte_for_byte(
     assert again["outputs"] == prepare(mind, mind / "prepared").manifest["outputs"]
 
 
-def test_compressed_files_hold_the_same_and_equal_files_have_equal_bytes(mind: Path, tmp_path: Path) -> None:
+def test_equal_logs_become_files_with_equal_bytes(mind: Path, tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     write_parquet(tmp_path / "logs" / "articles.parquet", articles_of(mind))
     write_parquet(tmp_path / "logs" / "log.parquet", [with_lists(row) for row in log_of(mind)])
     column_map = read_map(map_file(tmp_path / "logs", APART))
     for name in ("one", "two"):
-        convert(tmp_path / "logs", tmp_path / name, column_map, compress=True)
-    packed = [tmp_path / name / "train" / "behaviors.tsv.gz" for name in ("one", "two")]
-    assert packed[0].read_bytes() == packed[1].read_bytes()
+        convert(tmp_path / "logs", tmp_path / name, column_map)
+    written = [tmp_path / name / "train" / "behaviors.tsv" for name in ("one", "two")]
+    assert written[0].read_bytes() == written[1].read_bytes()
     assert read_split(tmp_path / "one", "train").impressions == read_split(mind, "train").impressions
 
 

@@ -51,6 +51,7 @@ def test_ten_texts_are_reviewed_without_a_mouse(app: Any, server: Any, page: Any
     page.keyboard.press("k")
     for place in range(TEXTS):
         page.get_by_text(f"Waiting texts: {TEXTS - place}").wait_for()
+        page.locator(".review:focus").first.wait_for()  # the script has come, and hears keys
         if place == 1:
             page.keyboard.press("e")
             page.keyboard.press("Control+A")
