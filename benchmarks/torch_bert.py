@@ -50,16 +50,22 @@ class TorchBert:
         with self.torch.inference_mode():
             return self._forward(self.torch.as_tensor(token_ids), self.torch.as_tensor(mask)).numpy()
 
-    def encode(self, titles: Sequence[str], batch_size: int, max_tokens: int) -> list[Array]:
-        """States of titles in order: float32 [n, T, hidden] per batch, padded to its longest title."""
+    def encode(
+        self, titles: Sequence[str], batch_size: int, max_tokens: int, bfloat16: bool = False
+    ) -> list[Array]:
+        """States of titles in order: float32 [n, T, hidden] per batch, padded to its longest title.
+
+        With `bfloat16` products are computed in it, as PyTorch's autocast does.
+        """
         found = []
         for start in range(0, len(titles), batch_size):
             some = list(titles[start : start + batch_size])
             read = self.tokenizer(
                 some, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
             )
-            with self.torch.inference_mode():
-                found.append(self._forward(read["input_ids"], read["attention_mask"]).numpy())
+            rounds = self.torch.autocast("cpu", self.torch.bfloat16, enabled=bfloat16)
+            with self.torch.inference_mode(), rounds:
+                found.append(self._forward(read["input_ids"], read["attention_mask"]).float().numpy())
         return found
 
     def trainer(

@@ -140,6 +140,19 @@ class EncoderLayers(keras.Model):
             flat = transformed(block, flat, attention, training)
         return tf.cast(layout.padded(flat, training), tf.float32)
 
+    def rounded(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """States of frozen layers as float32 [N, T, hidden], computed in bfloat16.
+
+        For graphs only: the layers' precision is another while they are traced.
+        """
+        try:
+            for block in self.blocks:
+                compute_in("mixed_bfloat16", block)
+            return self(token_ids)
+        finally:
+            for block in self.blocks:
+                compute_in("float32", block)
+
 
 class LanguageLayers(keras.layers.Layer):
     """A GPT-2 or Llama over flat tokens, trained completely, by small additions, or not at all.

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from genre_tf.backbones.bert import Bert
+from genre_tf.environment import multiplies_bfloat16
 from genre_tf.errors import FailureError
 from genre_tf.files import hold
 
@@ -31,6 +32,7 @@ from genre_tf.files import hold
 _BATCH_TOKENS = 2048
 _BATCH_TEXTS = 128  # with 32 tokens each, what two cores can process at once
 _TOKENIZED_TEXTS = 1024
+_WIDE = 256  # layers narrower than this gain nothing from bfloat16
 _VALUES, _OFFSETS, _LOCK = "values.npy", "offsets.npy", ".lock"
 
 _NAMES = ("states", "mask", "category", "subcategory")
@@ -260,7 +262,8 @@ def _disk_errors_told(place: Path) -> Iterator[None]:
 class FrozenText(keras.layers.Layer):
     """Tokenizer and frozen layers: strings to token states. Encoders of one BERT can share it.
 
-    `lower` holds the layers below everything trained; None if no layer is frozen.
+    `lower` holds the layers below everything trained; None if no layer is frozen. `rounds` tells whether
+    `states` are computed in bfloat16.
     """
 
     def __init__(self, bert: Bert, lower: keras.Model | None, max_tokens: int) -> None:
@@ -268,7 +271,13 @@ class FrozenText(keras.layers.Layer):
         self.tokenizer = bert.tokenizer
         self.lower = lower
         self.max_tokens = max_tokens
-        self.states = StateEncoder(bert.tokenizer, lower, max_tokens)
+        # Only states that are kept, as float16, for training: exports read articles in float32 everywhere.
+        wide = lower is not None and bert.backbone.hidden_dim >= _WIDE
+        self.rounds = wide and multiplies_bfloat16() and not tf.config.list_physical_devices("GPU")
+        encode: Any = lower
+        if self.rounds:
+            encode = encode.rounded
+        self.states = StateEncoder(bert.tokenizer, encode, max_tokens)
         self._identity: str | None = None
         # One traced function: a graph that reads text in several places contains the frozen layers once, and
         # they are most of what must be loaded.
@@ -295,6 +304,7 @@ class FrozenText(keras.layers.Layer):
                 for weight in layer.weights:
                     digest.update(np.asarray(weight).tobytes())
             self._identity = "token ids" if self.lower is None else digest.hexdigest()
+            self._identity += " in bfloat16" * self.rounds
         return self._identity
 
 

@@ -10,7 +10,8 @@ from genre_tf.backbones.bert import load_bert
 from genre_tf.backbones.layers import split_layers
 from genre_tf.backbones.trainable import Trainable
 from genre_tf.errors import FailureError
-from genre_tf.models.article_features import StateEncoder, by_length, hidden_states
+from genre_tf.models import article_features
+from genre_tf.models.article_features import FrozenText, StateEncoder, by_length, hidden_states
 
 TEXTS = ["", "one short title", "cheese", "a much longer title about a great many things and more of them"]
 
@@ -25,6 +26,24 @@ def test_gathered_states_are_those_of_the_layers():
     expected = lower(ids).numpy()
     np.testing.assert_allclose(found[mask], expected[mask], atol=2e-3)
     assert not mask[1].any(), "an empty text has no token"
+
+
+def test_where_the_processor_multiplies_in_bfloat16_kept_states_are_computed_in_it(monkeypatch):
+    bert = load_bert("tiny")
+    lower, _ = split_layers(bert.backbone, Trainable(last=1))
+    frozen = {}
+    monkeypatch.setattr(article_features, "_WIDE", 0)
+    for multiplies in (False, True):
+        monkeypatch.setattr(article_features, "multiplies_bfloat16", lambda answer=multiplies: answer)
+        frozen[multiplies] = FrozenText(bert, lower, 12)
+    exact, rounded = (frozen[each].states(TEXTS).values.astype(np.float32) for each in (False, True))
+
+    assert 1e-3 < np.abs(rounded - exact).max() < 0.1
+    assert [frozen[each].rounds for each in (False, True)] == [False, True]
+    assert frozen[False].identity() != frozen[True].identity(), "a cache of one is none of the other"
+    served = [frozen[each](tf.constant(TEXTS))["states"].numpy() for each in (False, True)]
+    np.testing.assert_array_equal(*served, "what is served is float32 everywhere")
+    assert {block.compute_dtype for block in lower.blocks} == {"float32"}
 
 
 def test_states_are_computed_once_and_again_only_for_other_texts_or_weights(tmp_path):
