@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -63,6 +64,7 @@ def labels(models: Path) -> dict[str, int]:
     return dict(configured(models)[NAME].version_labels)
 
 
+@pytest.mark.proof
 def test_a_better_version_is_promoted_and_then_a_worse_one_rolled_back(
     options: LoopOptions, crowd: Readers
 ) -> None:
@@ -118,8 +120,8 @@ def killed(options: LoopOptions, folder: Path, step: str, wait_s: float) -> None
         process.send_signal(signal.SIGKILL)
 
 
-def assert_one_turn(options: LoopOptions) -> None:
-    """The turn goes on to its end: nothing is half done, nothing counted or exported twice."""
+def assert_one_turn(options: LoopOptions) -> dict[str, Any]:
+    """The turn goes on to its end and is returned: nothing is half done, counted or exported twice."""
     found = take_turn(options, quiet, lambda: NOW)
 
     assert (found["turn"], found["outcome"]) == (1, "comparing")
@@ -132,13 +134,28 @@ def assert_one_turn(options: LoopOptions) -> None:
     assert {**again, "reason": ""} == {**found, "reason": ""}
     old, new = ({one.news_id for one in read_articles(options.models / NAME / each)} for each in "12")
     assert old == new, "what nobody was shown stays in the pool"
+    return again
 
 
-def test_a_turn_that_is_killed_goes_on(options: LoopOptions, crowd: Readers, tmp_path: Path) -> None:
+def test_a_turn_that_is_killed_goes_on_and_exports_once(
+    options: LoopOptions, crowd: Readers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert take_turn(options, quiet, lambda: NOW)["outcome"] == "nothing new"
     crowd.read(range(12, 0, -1), 30)
-    for step in ("collect", "train", "evaluate", "export"):
+    for step in ("collect", "train", "export"):
         killed(options, tmp_path, step, random.random())
-    assert_one_turn(options)
+    state = assert_one_turn(options)
+    assert "--canary canary=10%" in state["reason"] and state["steps"]["check"]["faults"] == 0
+    del state["steps"]["export"], state["comparison"]  # killed after publishing, before it was written down
+    (options.turns / "0001" / "turn.json").write_text(json.dumps(state))
+
+    def export_run(*_: object) -> None:
+        raise AssertionError("exported twice")
+
+    monkeypatch.setattr("genre_tf.export.exporting.export_run", export_run)
+    again = take_turn(options, quiet, lambda: NOW)
+
+    assert again["steps"]["export"]["new"] == 2 and versions(options.models / NAME) == [1, 2]
 
 
 @pytest.mark.proof
@@ -297,23 +314,6 @@ def test_a_second_turn_at_once_is_refused(options: LoopOptions) -> None:
     with pytest.raises(InputError, match=r"process 4711 is taking a turn in .*turns: wait for it"):
         take_turn(options, quiet)
     os.close(lock)
-
-
-def test_a_published_version_of_a_killed_turn_is_not_exported_again(
-    options: LoopOptions, crowd: Readers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    crowd.read(range(12, 0, -1), 30)
-    state = take_turn(options, quiet, lambda: NOW)
-    del state["steps"]["export"], state["comparison"]  # killed after publishing, before it was written down
-    (options.turns / "0001" / "turn.json").write_text(json.dumps(state))
-
-    def export_run(*_: object) -> None:
-        raise AssertionError("exported twice")
-
-    monkeypatch.setattr("genre_tf.export.exporting.export_run", export_run)
-    again = take_turn(options, quiet, lambda: NOW)
-
-    assert again["steps"]["export"]["new"] == 2 and versions(options.models / NAME) == [1, 2]
 
 
 @pytest.mark.parametrize(
