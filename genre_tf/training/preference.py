@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from genre_tf.backbones.trainable import compute_in
 from genre_tf.config import RunConfig
 from genre_tf.data.learning_texts import TextExample, history_titles
 from genre_tf.data.prepared import file_fingerprint
@@ -38,6 +39,7 @@ from genre_tf.models.checkpoint import (
     load_half,
     save_generator_sizes,
 )
+from genre_tf.models.new_writer import resolved_writer
 from genre_tf.models.text_rows import TextRows
 from genre_tf.models.writer import Writer
 from genre_tf.text.words import length_in_words
@@ -74,7 +76,7 @@ class Pair:
 
 
 class PreferenceTrainer(Learner):
-    """Direct preference optimization; without dropout and in float32, so that only learning moves a text."""
+    """Direct preference optimization, without dropout, so that only learning moves a text."""
 
     def __init__(self, model: Writer, beta: float) -> None:
         super().__init__(model)
@@ -174,6 +176,8 @@ def ready_preference(
             "adapt the writer longer"
         )
     report(f"{len(learned):,} pairs of texts for training, {len(held_out):,} for validation")
+    # As in adaptation: the reference is computed with the same rounding.
+    compute_in(resolved_writer(config.generation, data.table.titles).precision, writer.language_model)
     trainer = PreferenceTrainer(writer, settings.beta)
 
     def rows_of(some: Sequence[Pair]) -> PairRows:

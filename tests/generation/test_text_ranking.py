@@ -150,7 +150,7 @@ def test_rows_of_empty_texts_are_ranked_without_complaint() -> None:
 
 
 def test_numbers_that_are_not_finite_become_zero() -> None:
-    result = ranked(["a", "b"], [float("nan"), 0.5], log_probability=[float("-inf"), -1.0])
+    result = ranked(["a", "b"], [float("nan"), 0.5], log_probability=[float("-inf"), -0.5])
     assert order(result) == ["b", "a"]
     for column in (result.interest, result.log_probability):
         assert np.isfinite(column.numpy()).all()
