@@ -1,7 +1,10 @@
 """The pages in a real browser: the desk by keyboard alone, the newsroom on a phone."""
 
 import shutil
+import subprocess
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from .conftest import TOKEN
 
 TEXTS = 10
+AXE = "axe-core@4.14.1"  # Deque's checks of accessibility, MPL-2.0: fetched for the tests only
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,55 @@ def page(browser: Any) -> Iterator[Any]:
     yield page
     assert page.faults == []
     page.close()
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The program that finds faults of accessibility, fetched from npm's registry."""
+    npm, folder = shutil.which("npm"), tmp_path_factory.mktemp("axe")
+    if npm is None:
+        pytest.skip("npm is not installed, which fetches axe-core")
+    fetched = subprocess.run([npm, "pack", AXE], cwd=folder, capture_output=True, text=True, timeout=120)
+    if fetched.returncode:
+        pytest.skip(f"npm cannot fetch {AXE}: {fetched.stderr[-200:]}")
+    with tarfile.open(next(Path(folder).glob("*.tgz"))) as package:
+        program = package.extractfile("package/axe.min.js")
+        assert program is not None
+        return program.read().decode()
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_no_page_has_a_serious_fault_of_accessibility(
+    app: Any, server: Any, page: Any, axe: str, language: str
+) -> None:
+    app.post("/v1/write", {"reader": "r", "kind": "title", "article": "N2"})
+    app.post("/v1/events", {"reader": "r", "kind": "click", "article": "N3"})
+    found: list[str] = []
+
+    def look(where: str) -> None:
+        page.evaluate(axe)  # not a script of the page, whose policy forbids foreign ones
+        told = page.evaluate("axe.run()")
+        assert told["passes"], "nothing was looked at"
+        for fault in told["violations"]:
+            if fault["impact"] in ("serious", "critical"):
+                found.extend(f"{where}: {fault['id']}: {node['html']}" for node in fault["nodes"])
+
+    for place in ("/", "/?reader=r", "/?reader=r&reading=N3", "/review"):
+        page.goto(f"{app.url}{place}{'&' if '?' in place else '?'}lang={language}")
+        look(place)
+    page.faults.clear()  # of the status 401 of the form for the token
+    page.set_extra_http_headers({"Authorization": f"Bearer {TOKEN}"})
+    for place in ("/review", "/status"):
+        page.goto(f"{app.url}{place}?lang={language}")
+        look(f"{place}, an editor")
+    page.goto(f"{app.url}/?reader=r&lang={language}")
+    page.locator('button[formaction="/text"]').first.click()
+    page.wait_for_url("**/text*")
+    look("a written text")
+    assert not found, "\n".join(found)
+    page.evaluate("document.body.append(document.createElement('img'))")  # a picture without words
+    look("a broken page")
+    assert len(found) == 1 and "image-alt" in found[0]
 
 
 def test_ten_texts_are_reviewed_without_a_mouse(app: Any, server: Any, page: Any) -> None:
