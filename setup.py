@@ -41,6 +41,10 @@ REQUIRED = [
 EXTRAS = {
     # The newsroom app; with SQLite it needs no driver.
     "app": ["sqlalchemy>=2.0.40,<2.2", "psycopg[binary]>=3.2,<4"],
+    "otel": [
+        "opentelemetry-sdk>=1.40,<2",
+        "opentelemetry-exporter-otlp-proto-http>=1.40,<2",
+    ],  # accept protobuf 6
     "bench": ["torch", "faiss-cpu", "ctranslate2"],
     # Dataflow also needs apache-beam[gcp].
     "beam": ["apache-beam>=2.77,<2.78"],  # accepts protobuf 6, numpy 2.4 and the grpcio above
@@ -50,6 +54,7 @@ EXTRAS = {
     "dev": [
         "sqlalchemy",  # tests of the app
         "psycopg[binary]",  # the same, on PostgreSQL where its server is installed
+        "opentelemetry-exporter-otlp-proto-http",  # tests of the app's traces
         "torch",  # parity with transformers; `make` installs the CPU build
         "accelerate",  # `transformers` reads GGUF files with it, for a comparison
         "keras-tuner[bayesian]",  # tests of `genre tune`

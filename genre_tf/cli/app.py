@@ -56,6 +56,10 @@ def app(
     client_rate: Annotated[
         float, typer.Option(min=1, help="Requests a second of one client; your backend is one.")
     ] = 1000.0,
+    otlp: Annotated[
+        str | None,
+        typer.Option(help="URL of an OpenTelemetry collector that gets traces: http://HOST:4318/v1/traces."),
+    ] = None,
     log: Annotated[bool, typer.Option("--log/--no-log", help="Log each request on stderr, as JSON.")] = True,
 ) -> None:
     """Run the newsroom app: feeds, events, written texts and their review, over HTTP.
@@ -97,6 +101,7 @@ def app(
             rules=rules,
             canary=shares,
             shadow=shadow,
+            otlp=otlp,
             limits=Limits(rate=client_rate),
         )
         # A feed and the thread that writes take turns: by default one waits up to 5 ms for the other.

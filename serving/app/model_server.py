@@ -11,6 +11,7 @@ import numpy as np
 
 from genre_tf.contract import GENERATOR, RECOMMENDER
 from genre_tf.serving.app.rules import STABLE
+from genre_tf.serving.app.tracing import Spans, next_step
 from genre_tf.serving.client import calls
 from genre_tf.serving.client.calls import Call, Recommendation
 from genre_tf.serving.client.channels import (
@@ -49,10 +50,11 @@ class ModelServer:
     Args:
         address: of gRPC, HOST:PORT.
         generator: the same of `genre_generator`, if it has a server of its own.
+        spans: takes a span of each call.
     """
 
-    def __init__(self, address: str, generator: str | None = None) -> None:
-        self.address = address
+    def __init__(self, address: str, generator: str | None = None, spans: Spans | None = None) -> None:
+        self.address, self._spans = address, spans
         self._missing: dict[tuple[str, str], float] = {}  # labels that no version had, and until when
         addresses = {address, generator or address}
         for one in addresses:
@@ -73,6 +75,26 @@ class ModelServer:
         Raises:
             InputError, FailureError: as from the client.
         """
+        started, above, version = time.monotonic(), trace, ""
+        if above:
+            trace = next_step(above)
+        try:
+            response = self._response(call, timeout_s, label, trace, more)
+            version = f"{call.servable}/{response.model_spec.version.value}"
+            return Answered(call.answer(response), version, time.monotonic() - started)
+        finally:
+            if self._spans and above:
+                self._spans.add(
+                    f"{call.servable} {call.signature}",
+                    trace,
+                    above,
+                    time.monotonic() - started,
+                    {"rpc.system": "grpc", "genre.signature": call.signature, "genre.version": version},
+                    ours=False,
+                    failed=not version,
+                )
+
+    def _response(self, call: Call[Any], timeout_s: float, label: str, trace: str, more: bytes) -> Any:
         started = time.monotonic()
         request = call.request(call.servable)
         lacking: list[str] = []
@@ -95,8 +117,7 @@ class ModelServer:
                     time.sleep(wait_s(error, next(waits), ends, self.address, timeout_s))
         # Known only now: a request that is wrong is refused with the same status, with any label.
         self._missing |= {(call.servable, one): started + _MISSING_S for one in lacking}
-        version = f"{call.servable}/{response.model_spec.version.value}"
-        return Answered(call.answer(response), version, time.monotonic() - started)
+        return response
 
     def _lacks(self, call: Call[Any], label: str) -> bool:
         return self._missing.get((call.servable, label), 0.0) > time.monotonic()

@@ -31,7 +31,9 @@ from genre_tf.serving.app.observing import LOGGER, hashed, trace_of
 from genre_tf.serving.app.state import State
 from genre_tf.serving.app.storage import Writes
 from genre_tf.serving.app.texts import STATUSES, Desk
+from genre_tf.serving.app.tracing import Spans, parent_of
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE"})
 _MOST_ITEMS = 100
 _MOST_KEPT = 10_000  # events and impressions of a reader that are told at a time
 _TO_ERASE = (
@@ -60,8 +62,10 @@ class Web:
         limits: Limits,
         shadow: str = "",
         hosts: frozenset[str] = frozenset(),
+        spans: Spans | None = None,
     ) -> None:
         self.state, self.editors, self.limits, self.hosts = state, editors, limits, hosts
+        self.spans = spans
         self.feeds, self.desk = Feeds(state, shadow), Desk(state)
         self.writing = Rate(limits.write_rate)
         self.wrong = Rate(limits.wrong_tokens)
@@ -254,7 +258,8 @@ class Guard:
         started, status = time.perf_counter(), 500
         request = Request(scope)
         trace = trace_of(request.headers.get("traceparent"))
-        scope["state"] = {**scope.get("state", {}), "trace": trace}
+        above = parent_of(trace, request.headers.get("traceparent"))
+        scope["state"] = {**scope.get("state", {}), "trace": trace, "above": above}
 
         async def send_with_headers(message: Any) -> None:
             nonlocal status
@@ -289,6 +294,18 @@ class Guard:
         metrics = self._web.state.metrics
         metrics.requests.labels(route, str(status)).inc()
         metrics.seconds.labels(route).observe(seconds)
+        if self._web.spans:
+            method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+            told = {"http.request.method": method, "http.response.status_code": status}
+            self._web.spans.add(
+                f"{method} {route}",
+                scope["state"]["trace"],
+                scope["state"]["above"],
+                seconds,
+                {**told, "http.route": route},
+                ours=True,
+                failed=status >= 500,
+            )
         if not LOGGER.isEnabledFor(logging.INFO):
             return
         fields = {
