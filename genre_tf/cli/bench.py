@@ -12,7 +12,7 @@ from genre_tf.cli.options import Json
 from genre_tf.environment import import_triton_first
 from genre_tf.errors import InputError
 
-Bench = Literal["train", "encode", "retrieve", "generate", "drafts", "serve"]
+Bench = Literal["train", "encode", "retrieve", "generate", "drafts", "serve", "loop"]
 """What to compare: `genre_tf.benchmarks.NAME_bench` has a function `bench`."""
 
 
