@@ -131,7 +131,7 @@ class Arm:
         self._store.write(lambda writes: self._keep(writes, visits, places, scores, clicked)).result()
         for history, row in zip(histories, clicked, strict=True):
             history.extend(self._ids[visits.pool[place]] for place in np.flatnonzero(row))
-        return _lost(visits, shown, read, is_new(counters)[visits.pool + 1])
+        return lost_clicks(visits, shown, read, is_new(counters)[visits.pool + 1])
 
     def learn(self, day: int, say: Say) -> Path | None:
         """Continue the run on the log since the last time, as `genre loop` does; None if that is refused."""
@@ -202,10 +202,16 @@ def _name(reader: int) -> str:
     return f"U{reader + 1}"
 
 
-def _lost(
+def lost_clicks(
     visits: Visits, shown: npt.NDArray[np.bool_], read: npt.NDArray[np.bool_], new: npt.NDArray[np.bool_]
 ) -> Lost:
-    """Compare feeds, bool [B, P], with the best ones; `read` bool [B, P], `new` bool [P]."""
+    """Compare feeds with those of the oracle.
+
+    Args:
+        shown: bool [B, P], the articles of each feed.
+        read: bool [B, P], what each reader has clicked before; not in the oracle's feed either.
+        new: bool [P], the articles that the models call new.
+    """
     probability = np.where(read, 0.0, visits.probability)
 
     def feed(score: Floats) -> npt.NDArray[np.bool_]:

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from genre_tf.data.articles import Article
 from genre_tf.data.mind import NEWS, epoch_seconds
+from genre_tf.serving.loop.event_log import write_news
 from genre_tf.synth.catalogue import write_catalogue
-from genre_tf.synth.newsroom import Life, write_log, write_news
+from genre_tf.synth.newsroom import Life, write_log
 from genre_tf.synth.readers import Readers, click_probabilities
 from genre_tf.synth.settings import FIRST_DAY, NewsroomSettings
 
@@ -87,7 +88,7 @@ class World:
         for _ in self._life.earlier_days():
             pass
         (folder / "train").mkdir(parents=True)
-        write_news(folder / "train" / NEWS, self._catalogue, before_hours=24.0 * days)
+        write_news(folder / "train" / NEWS, self.published_before(self.midnight(0)))
         write_log(folder / "train", (row for day in range(days) for row in self._life.logged_day(day)))
         self.histories = [list(history) for history in self._life.histories]
 

@@ -67,7 +67,7 @@ def write_newsroom(
         oracle: dict[str, dict[str, float]] = {}
         for split, days in {"train": range(last), "dev": range(last, last + 1)}.items():
             (folder / split).mkdir()
-            write_news(folder / split / NEWS, catalogue, before_hours=24.0 * days.stop)
+            _write_news(folder / split / NEWS, catalogue, before_hours=24.0 * days.stop)
             oracle[split] = write_log(folder / split, (row for day in days for row in life.logged_day(day)))
         report = {
             "settings": asdict(settings),
@@ -84,8 +84,7 @@ def write_newsroom(
     return report
 
 
-def write_news(path: Path, catalogue: Catalogue, before_hours: float) -> None:
-    """Write the articles that were published before a time."""
+def _write_news(path: Path, catalogue: Catalogue, before_hours: float) -> None:
     count = int(np.searchsorted(catalogue.published_hours, before_hours))
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for article in catalogue.articles[:count]:
