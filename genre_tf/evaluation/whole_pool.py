@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from genre_tf.data.articles import ArticleTable
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.counters import COUNTERS, epoch_seconds
 from genre_tf.data.log_counters import UNKNOWN_TIME, LogCounters, earliest
@@ -73,11 +74,10 @@ def learned_limit(run: Path) -> float | None:
 
 
 class PoolAnswers:
-    """The served funnel over the articles of a log, at any moment."""
+    """The served funnel over all articles of a table, at any moment."""
 
-    def __init__(self, stages: Stages, log: ScoredLog, rules: Rules) -> None:
+    def __init__(self, stages: Stages, table: ArticleTable, max_history: int, rules: Rules) -> None:
         towers, ranker = stages
-        table = log.table
         titles = [" ".join(title.split()) for title in table.titles]
         self.catalogue = Catalogue(
             table.news_ids,
@@ -93,7 +93,7 @@ class PoolAnswers:
             bias = np.zeros(len(table), np.float32)
             self.index = ArticleIndex(self.catalogue, bias, Path(scratch) / "ids.txt", rules.max_age_hours)
             self._models = ServedModels(towers.two_tower, ranker.ranker)
-            sizes = {"max_history": log.max_history, "retrieve": RETRIEVED}
+            sizes = {"max_history": max_history, "retrieve": RETRIEVED}
             certain = replace(rules, exploration=0.0)
             served = Recommender(self._models, self.index, k=SHOWN, rules=rules, **sizes)
             whole = Recommender(self._models, self.index, k=RETRIEVED, rules=certain, **sizes)
@@ -113,20 +113,20 @@ class PoolAnswers:
         catalogue = replace(self.catalogue, counters=counters.astype(np.float32), withdrawn=~in_pool)
         self.index.update(catalogue, moment_biases(self._models, catalogue.counters))
 
-    def served(self, history: str) -> tuple[Rows, npt.NDArray[np.float32]]:
-        """Rows of the answer to `recommend` and their scores: int64 [10] and float32 [10]; -1 for none."""
-        answer = self._served(tf.constant([history]))
-        return self._rows(answer["news_id"]), answer["score"].numpy()[0]
+    def served(self, histories: Sequence[str]) -> tuple[Rows, npt.NDArray[np.float32]]:
+        """The answers to `recommend`: rows, -1 for none, and scores: int64 [B, 10] and float32 [B, 10]."""
+        answer = self._served(tf.constant(histories))
+        return np.stack([self._rows(ids) for ids in answer["news_id"].numpy()]), answer["score"].numpy()
 
     def lists(self, history: str) -> dict[str, Rows]:
         """The retrieved rows in the order of each of `POOL_MODELS`: int64 [300]; -1 for none."""
         ranked, rows, real = self._lists(tf.constant([history]))
         retrieved = np.full(RETRIEVED, -1)
         retrieved[: rows.shape[1]] = np.where(real.numpy()[0], rows.numpy()[0], -1)
-        return {"recommend": self._rows(ranked), "retrieval": retrieved}
+        return {"recommend": self._rows(ranked.numpy()[0]), "retrieval": retrieved}
 
-    def _rows(self, news_ids: tf.Tensor) -> Rows:
-        return np.asarray([self._row_of[one] for one in news_ids.numpy()[0]])
+    def _rows(self, news_ids: npt.NDArray[np.object_]) -> Rows:
+        return np.asarray([self._row_of[one] for one in news_ids])
 
 
 class Moments:
@@ -218,8 +218,8 @@ def pool_report(
     measured = frozenset(known[:: 1 + len(known) // _MOST_IMPRESSIONS].tolist())
     say(f"whole pool: {len(measured)} impressions with a click, {moments.articles} articles")
     rules = Rules(max_age_hours=max_age_hours)
-    answers = PoolAnswers(stages, log, rules)
-    start = PoolAnswers(untrained, log, rules) if untrained else None
+    answers = PoolAnswers(stages, log.table, log.max_history, rules)
+    start = PoolAnswers(untrained, log.table, log.max_history, rules) if untrained else None
     _, category_of = np.unique(np.array(log.table.categories), return_inverse=True)
     generator = np.random.default_rng(0)
     order = sorted({*measured, *kept}, key=lambda number: (moments.seconds[number], number))
@@ -229,7 +229,7 @@ def pool_report(
         history, example = " ".join(log.split.impressions[number].history), examples[number]
         answers.set_moment(counters, in_pool)
         lists, before = answers.lists(history), None
-        shown, scores = answers.served(history)
+        shown, scores = (part[0] for part in answers.served([history]))
         lists["recommend"][:SHOWN] = shown  # including an article put there by exploration
         if start is not None:
             start.set_moment(counters, in_pool)

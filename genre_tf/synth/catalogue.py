@@ -40,6 +40,7 @@ NO_ENTITY = -1
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 COMMON_SLOTS = {"few": ("2..6",), "coach": ("{person}",)}
 CLOSING_SENTENCE_SHARE = 0.7
+WAVE_HOURS = 4.0  # median time from publication to the peak of attention
 
 _NEW_TITLE_TRIES = 20
 _NAME_TRIES = 1_000
@@ -225,9 +226,16 @@ class Catalogue:
     headline: NDArray[np.float64]  # [n], effect of the title's wording in log-odds
     # Of each article the texts that tell it, with their effects in log-odds; empty without such effects.
     headlines: list[dict[str, float]]
+    wave: NDArray[np.float64]  # [n], what the peak of attention adds in log-odds
+    wave_hours: NDArray[np.float64]  # [n], from publication to the peak
     category_of_topic: NDArray[np.int32]  # [topics]
     topics: list[str]  # names, `category/subcategory`
     entity_names: list[str]
+
+    def attention(self, articles: NDArray[np.int64], hours: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What attention, which rises and falls, adds to articles at some times, in log-odds: [B, C]."""
+        part = np.maximum(hours - self.published_hours[articles], 0.0) / self.wave_hours[articles]
+        return np.asarray(self.wave[articles] * part * np.exp(1.0 - part))
 
 
 def write_catalogue(settings: NewsroomSettings, rng: np.random.Generator) -> Catalogue:
@@ -249,6 +257,7 @@ def write_catalogue(settings: NewsroomSettings, rng: np.random.Generator) -> Cat
     titles: set[str] = set()
     effects = _effects_of_wordings(settings, topics)
     headline, headlines = np.zeros(settings.articles), []
+    waves = np.random.Generator(np.random.PCG64([settings.seed, 3]))  # of its own, as `Dwell` has
     for row in range(settings.articles):
         of_topic = topics[topic[row]]
         about = [entity_names[entity] for entity in entities[row]]
@@ -275,6 +284,8 @@ def write_catalogue(settings: NewsroomSettings, rng: np.random.Generator) -> Cat
         quality=rng.standard_normal(settings.articles),
         headline=headline,
         headlines=headlines,
+        wave=settings.wave * waves.standard_exponential(settings.articles),
+        wave_hours=WAVE_HOURS * waves.lognormal(0.0, 0.5, settings.articles),
         category_of_topic=np.array([categories.index(topic.category) for topic in topics], dtype=np.int32),
         topics=[f"{topic.category}/{topic.subcategory}" for topic in topics],
         entity_names=entity_names,

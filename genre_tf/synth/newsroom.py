@@ -60,7 +60,7 @@ def write_newsroom(
     with whole_folder(out) as folder:
         catalogue = write_catalogue(settings, rng)
         readers = Readers(settings, catalogue, rng)
-        life = _Life(settings, catalogue, readers, rng)
+        life = Life(settings, catalogue, readers, rng)
         for _ in life.earlier_days():
             pass
         last = settings.days - 1
@@ -68,7 +68,7 @@ def write_newsroom(
         for split, days in {"train": range(last), "dev": range(last, last + 1)}.items():
             (folder / split).mkdir()
             _write_news(folder / split / NEWS, catalogue, before_hours=24.0 * days.stop)
-            oracle[split] = _write_log(folder / split, (row for day in days for row in life.logged_day(day)))
+            oracle[split] = write_log(folder / split, (row for day in days for row in life.logged_day(day)))
         report = {
             "settings": asdict(settings),
             "first_day": FIRST_DAY.date().isoformat(),
@@ -112,8 +112,8 @@ class _Row(NamedTuple):
     signals: str | None
 
 
-def _write_log(folder: Path, rows: Iterator[_Row]) -> dict[str, float]:
-    """Writes impressions, numbered from 1, and their truth.
+def write_log(folder: Path, rows: Iterator[_Row]) -> dict[str, float]:
+    """Write impressions, numbered from 1, and their truth.
 
     Returns:
         Means over the impressions of the metrics of a ranking by the truth, and `impressions`, their number.
@@ -138,7 +138,7 @@ def _write_log(folder: Path, rows: Iterator[_Row]) -> dict[str, float]:
     return {name: total / number for name, total in totals.items()} | {"impressions": number}
 
 
-class _Life:
+class Life:
     """Simulates the days: pools, clicks, growing histories, drifting tastes."""
 
     def __init__(

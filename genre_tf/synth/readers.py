@@ -120,11 +120,27 @@ def draw_pools(
     repeated = np.zeros(articles.shape, dtype=bool)
     np.put_along_axis(repeated[:, :], order[:, 1:], ordered[:, 1:] == ordered[:, :-1], axis=1)
     mask = ~repeated & (np.arange(articles.shape[1]) < size[:, None])
-    age_days = (hours[:, None] - published[articles]) / 24.0
+    probabilities = click_probabilities(readers, hours, articles, tastes, catalogue, settings)
+    return Pools(articles, mask, np.where(mask, probabilities, 0.0))
+
+
+def click_probabilities(
+    readers: NDArray[np.int64],
+    hours: NDArray[np.float64],
+    articles: NDArray[np.int64],
+    tastes: Readers,
+    catalogue: Catalogue,
+    settings: NewsroomSettings,
+) -> NDArray[np.float64]:
+    """The oracle: the true probability of each click, float64 [B, C].
+
+    `readers` [B] are numbers, `hours` [B] times since the first logged midnight, `articles` [B, C] rows.
+    """
+    age_days = (hours[:, None] - catalogue.published_hours[articles]) / 24.0
     logits = settings.bias + tastes.taste(readers, articles)
     logits += settings.popularity * catalogue.quality[articles] - settings.freshness_decay * age_days
-    logits += catalogue.headline[articles]
-    return Pools(articles, mask, np.where(mask, 1.0 / (1.0 + np.exp(-logits)), 0.0))
+    logits += catalogue.headline[articles] + catalogue.attention(articles, hours[:, None])
+    return np.asarray(1.0 / (1.0 + np.exp(-logits)))
 
 
 def draw_clicks(

@@ -7,7 +7,7 @@ from genre_tf.errors import InputError
 
 FIRST_DAY = datetime(2025, 3, 3)  # a Monday, so that the weekdays in the texts start with the week
 _LEAST = {  # values, and the settings that must not be smaller
-    0: ("seed", "earlier_impressions", "anonymous_share", "dwell_noise", "drift", "headline"),
+    0: ("seed", "earlier_impressions", "anonymous_share", "dwell_noise", "drift", "headline", "wave"),
     1: ("readers", "earlier_days", "window_hours", "history_limit", "dwell_seconds"),
     2: ("days",),
     5: ("pool_size",),
@@ -54,6 +54,10 @@ class NewsroomSettings:
     # Standard deviation between wordings of one story; above 0 `headlines.tsv` has them. 0.3 means that the
     # better of two headlines gets a third more clicks.
     headline: float = 0.0
+
+    # Mean over the articles of what the peak of attention adds; 0: popularity neither rises nor falls. At 1 a
+    # usual story has three times the odds of a click at its peak, and one in ten more than ten times.
+    wave: float = 0.0
 
     signals: bool = False  # a sixth column of the logs holds how long each click was read
     dwell_seconds: float = 30.0  # median, of a click that was as likely as not

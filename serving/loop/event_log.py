@@ -143,7 +143,7 @@ def write_log(
                 line = "\t".join((str(found.impressions), *row))
                 (dev if start >= newest else train).write(line + "\n")
     for split, some in (("train", articles), ("dev", used)):
-        _write_news(folder / split / NEWS, some.values())
+        write_news(folder / split / NEWS, some.values())
     found.readers, found.articles = len(readers), len(used)
     return found
 
@@ -207,7 +207,8 @@ def _signals(followed: _Followed, clicked: Sequence[str]) -> str:
     return " ".join(told)
 
 
-def _write_news(path: Path, articles: Iterable[Article]) -> None:
+def write_news(path: Path, articles: Iterable[Article]) -> None:
+    """Write articles in MIND's format, with the columns `published` and `state`."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for one in articles:
             published = "" if one.published is None else one.published.isoformat()

@@ -43,6 +43,7 @@ from genre_tf.serving.operations.version_choice import (
 
 if TYPE_CHECKING:
     from genre_tf.export.exporting import ExportOptions
+    from genre_tf.training.progress import FitResult
 
 CANARY = "canary"
 """Label of the version that is tried."""
@@ -172,13 +173,10 @@ class Turn:
         return result
 
     def _train(self, say: Say) -> dict[str, Any]:
-        from genre_tf.training.run_folder import RejectedError, train
+        from genre_tf.training.run_folder import RejectedError
 
-        start = Path(self.state["from_run"])
-        config = read_config(start / "config.toml")
-        config = replace(config, continual=replace(config.continual, from_run=str(start.resolve())))
         try:
-            found = train(("retrieval", "ranking"), self.log, self.run, config, say)
+            found = continue_run(Path(self.state["from_run"]), self.log, self.run, say)
         except RejectedError as rejected:
             raise _EndedError("refused", str(rejected)) from None
         return {stage: {"metric": one.metric, "best": one.best} for stage, one in found.items()}
@@ -277,6 +275,19 @@ class Turn:
         if CANARY in _labels(self.options.models):
             remove_label(self.options.models, RECOMMENDER, CANARY)
         roll_back(self.options.models, RECOMMENDER, version)
+
+
+def continue_run(start: Path, log: Path, run: Path, say: Say) -> "dict[str, FitResult]":
+    """Train a new run on a later log, from the weights of an earlier run.
+
+    Raises:
+        RejectedError: the new weights have forgotten too much.
+    """
+    from genre_tf.training.run_folder import train
+
+    config = read_config(start / "config.toml")
+    config = replace(config, continual=replace(config.continual, from_run=str(start.resolve())))
+    return train(("retrieval", "ranking"), log, run, config, say)
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:

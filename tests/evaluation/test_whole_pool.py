@@ -32,7 +32,7 @@ def world(tiny_run: Path, tiny_data: Path):
 def test_the_evaluated_answer_is_that_of_an_export_with_the_same_counters(world, tmp_path):
     run, log, towers, ranker = world
     moments = Moments(run, log, log.examples)
-    answers = PoolAnswers((towers, ranker), log, RULES)
+    answers = PoolAnswers((towers, ranker), log.table, log.max_history, RULES)
     counters, in_pool = moments.at(17)
     answers.set_moment(counters, in_pool)
     catalogue = replace(answers.catalogue, counters=counters, withdrawn=~in_pool)
@@ -47,7 +47,7 @@ def test_the_evaluated_answer_is_that_of_an_export_with_the_same_counters(world,
     )
     write_recommender(recommender, tmp_path / "1")
     histories = [" ".join(impression.history) for impression in log.split.impressions[:12]]
-    evaluated = [answers.served(history) for history in histories]
+    evaluated = list(zip(*answers.served(histories), strict=True))
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(tmp_path / "1"))
         signature = graph.signature_def["recommend"]
@@ -77,10 +77,10 @@ def test_the_answers_of_some_impressions_are_kept_as_the_server_gives_them(world
     run, log, towers, ranker = world
     examples = log.examples
     moments = Moments(run, log, examples)
-    answers = PoolAnswers((towers, ranker), log, RULES)
+    answers = PoolAnswers((towers, ranker), log.table, log.max_history, RULES)
     for number, kept in zip((17, 3), found["kept"], strict=True):
         answers.set_moment(*moments.at(number))
-        rows, scores = answers.served(" ".join(log.split.impressions[number].history))
+        [rows], [scores] = answers.served([" ".join(log.split.impressions[number].history)])
         clicked = examples[number].candidates[examples[number].labels > 0]
         assert [each["title"] for each in kept] == [log.table.titles[row] for row in rows[:5]]
         assert [each["score"] for each in kept] == pytest.approx(scores[:5].tolist())

@@ -106,3 +106,17 @@ def test_wordings_have_effects_on_request_and_nothing_else_changes_without_them(
         assert texts[article.title] == effect and len(texts) >= 4
     effects = np.concatenate([list(texts.values()) for texts in told.headlines])
     assert abs(effects.mean()) < 0.05 and 0.25 < effects.std() < 0.35
+
+
+def test_attention_rises_and_falls_on_request() -> None:
+    plain, waves = (
+        write_catalogue(NewsroomSettings(articles=300, wave=mean), generator()) for mean in (0.0, 1.0)
+    )
+    assert plain.articles == waves.articles
+    rows = np.arange(300)
+    peak = waves.published_hours + waves.wave_hours
+    np.testing.assert_allclose(waves.attention(rows, peak), waves.wave)
+    for hours in (waves.published_hours - 1, waves.published_hours, peak + 48 * waves.wave_hours):
+        np.testing.assert_allclose(waves.attention(rows, hours), 0, atol=1e-6)
+    assert (waves.attention(rows, peak - 1) < waves.wave).all() and 0.8 < waves.wave.mean() < 1.2
+    assert not plain.attention(rows, peak).any()
