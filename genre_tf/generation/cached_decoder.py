@@ -6,7 +6,7 @@ a cache of fixed size. The shapes are the same at every step: oneDNN prepares a 
 shape, which costs more than the product itself. New keys are written to the cache's own memory: a scatter in
 a loop copies the whole cache, which took as long as the matrix products at eight rows.
 
-The graph has one layer, in a loop over layers. With a copy for each of 30 layers TensorFlow takes 20 seconds
+The graph has a few layers, in a loop over all. With a copy for each of 30 layers TensorFlow takes 20 seconds
 to optimize a signature when a server loads it.
 """
 
@@ -22,6 +22,9 @@ from genre_tf.generation.kernels import Kernel, Probe, Routes, of_layer
 from genre_tf.layers.attention import MASKED, Attention, Heads, Padded, causal_bias, padding_bias
 from genre_tf.layers.block import Adapter, Attend, Block, KernelUpdate, transformed
 from genre_tf.layers.elementwise import Norm, rotary_turns, rotated
+
+# Layers in an iteration of the loop, which hands all weights on: for one row that takes as long as a product.
+_AT_ONCE = (1, 2, 3)
 
 
 class PromptCache(NamedTuple):
@@ -186,14 +189,17 @@ class CachedDecoder(tf.Module):
             embeddings += tf.gather(self.outer["positions"], positions)
         states = tf.reshape(embeddings, [-1, self.hidden])
 
+        at_once = max(size for size in _AT_ONCE if self.layer_count % size == 0)
+
         def through(number: Any, states: Any, *cache: Any) -> tuple[Any, ...]:
             attend.cache = cache
-            states = transformed(_Layer(self, number, routes), states, attend)
-            return (number + 1, states, *attend.cache)
+            for layer in range(at_once):
+                states = transformed(_Layer(self, number + layer, routes), states, attend)
+            return (number + at_once, states, *attend.cache)
 
         state = (0, states, *attend.cache)
         if self.unrolled:
-            for _ in range(self.layer_count):
+            for _ in range(0, self.layer_count, at_once):
                 state = through(*state)
         else:
             state = tf.while_loop(
