@@ -103,10 +103,10 @@ def _simulate(sizes: _Sizes, seed: int, options: BenchOptions) -> Found:
 
 def _config(news_backbone: str, seed: int, steps: int) -> RunConfig:
     """The defaults, with towers that are trained as long as in the demo: more gains little."""
-    towers = OptimizerConfig(steps=steps or 40, validate_every=20)
-    ranker = RankingConfig()
+    towers, ranker = OptimizerConfig(steps=40, validate_every=20), RankingConfig()
     if steps:
-        ranker = RankingConfig(optimizer=OptimizerConfig(steps=steps, batch_size=16))
+        towers = OptimizerConfig(steps=steps, validate_every=steps, batch_size=16)
+        ranker = RankingConfig(optimizer=towers)
     return RunConfig(
         seed=seed,
         news=NewsConfig(backbone=news_backbone),
@@ -140,10 +140,10 @@ def _rows(found: Sequence[Found], days: int) -> list[Row]:
         for span, part in spans:
             ours, peers = ([regret(one[name][part]) for one in found] for name in (arm, FROZEN))
             means = statistics.mean(ours), statistics.mean(peers)
-            notes = [f"95 % {_plus_minus(ours)}, peer {_plus_minus(peers)}"] if len(found) > 1 else []
+            notes = [f"95 %:{_plus_minus(ours)}, peer{_plus_minus(peers)}"] if len(found) > 1 else []
             if span == "all days":
                 shares = [mine / theirs for mine, theirs in zip(ours, peers, strict=True)]
-                notes += [f"{statistics.mean(shares):.1%} of the peer's {_plus_minus(shares)}"]
+                notes += [f"regret / peer's: {statistics.mean(shares):.3f}{_plus_minus(shares)}"]
                 notes += [_where(Lost.together([day for one in found for day in one[arm]]))]
             case = f"{arm}, {span}"
             rows.append(Row(case, *means, FROZEN, means[1] / means[0], UNIT, len(found), "; ".join(notes)))
@@ -155,4 +155,4 @@ def _plus_minus(values: Sequence[float]) -> str:
     if len(values) < 2:
         return ""
     spread = statistics.stdev(values) / math.sqrt(len(values))
-    return f"+/- {_STUDENT.get(len(values), _NORMAL) * spread:.3f}"
+    return f" +/- {_STUDENT.get(len(values), _NORMAL) * spread:.3f}"

@@ -24,6 +24,11 @@ Canary = Annotated[
     typer.Option(metavar="LABEL=SHARE", help="Readers who get a labelled version: canary=5%; repeatable."),
 ]
 
+Otlp = Annotated[
+    str | None,
+    typer.Option(help="URL of an OpenTelemetry collector that gets traces: http://HOST:4318/v1/traces."),
+]
+
 
 def app(
     models: Models,
@@ -56,10 +61,7 @@ def app(
     client_rate: Annotated[
         float, typer.Option(min=1, help="Requests a second of one client; your backend is one.")
     ] = 1000.0,
-    otlp: Annotated[
-        str | None,
-        typer.Option(help="URL of an OpenTelemetry collector that gets traces: http://HOST:4318/v1/traces."),
-    ] = None,
+    otlp: Otlp = None,
     log: Annotated[bool, typer.Option("--log/--no-log", help="Log each request on stderr, as JSON.")] = True,
 ) -> None:
     """Run the newsroom app: feeds, events, written texts and their review, over HTTP.
