@@ -11,6 +11,7 @@ from typing import Any
 from genre_tf.errors import InputError
 
 _NONE = "0" * 16
+_SEND_S = 2  # at the end, too: a collector that does not answer loses what is left
 
 
 def next_step(trace: str) -> str:
@@ -41,7 +42,7 @@ class Spans:
             raise InputError(f"{error.name} is not installed: pip install 'genre-tf[otel]'") from None
         self._api, self._span = trace, ReadableSpan
         self._resource = Resource.create({"service.name": "genre_app"})
-        self._batches = BatchSpanProcessor(OTLPSpanExporter(endpoint=url))
+        self._batches = BatchSpanProcessor(OTLPSpanExporter(endpoint=url, timeout=_SEND_S))
 
     def add(
         self,

@@ -64,6 +64,7 @@ def test_a_seed_gives_the_same_visits_and_pools_hold_only_what_is_out(tmp_path):
     assert newest == sorted(newest) and newest[-1] > newest[0] + 10, "articles appear all the time"
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 def test_quick_gives_each_arm_a_row_for_each_day(tmp_path):
     said: list[str] = []

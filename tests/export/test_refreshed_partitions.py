@@ -78,6 +78,7 @@ def refreshed(served, tmp_path_factory):
     return refresh(served, Changes(news=news), print)
 
 
+@pytest.mark.proof
 def test_new_articles_come_into_blocks_and_the_version_is_verified(refreshed, served, open_session):
     assert refreshed.verification.passed and refreshed.added == len(NEW)
     ask = open_session(refreshed.version)

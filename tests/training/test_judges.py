@@ -26,6 +26,7 @@ def test_every_reader_belongs_to_one_half_and_always_to_the_same() -> None:
     assert {*halves} == {CHOOSER, JUDGE} and 400 < halves.count(JUDGE) < 600
 
 
+@pytest.mark.proof
 def test_chooser_and_judge_learn_from_different_readers_and_are_trained_once(
     tiny_run: Path,  # noqa: F811
     tmp_path: Path,

@@ -111,6 +111,7 @@ def test_preferred_texts_become_likelier_and_weights_beyond_the_bound_count_as_n
     assert validate()["preference_loss"] >= math.log(2)
 
 
+@pytest.mark.proof
 def test_the_stage_begins_with_the_adapted_writer_and_replaces_it_while_that_is_there(
     writing_run: Path,  # noqa: F811
     tiny_data: Path,  # noqa: F811
