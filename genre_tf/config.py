@@ -211,7 +211,7 @@ class WritingConfig(Section, section="generation.writing"):
     topic_share: float = within(0.05, 0, 0.5)
     # Nats per token below the likeliest text. Wider is more personal, and farther from real titles: the judge
     # prefers 0.686 of the texts with 2.0, 0.668 with 0.7, 0.598 with 0.3; ROUGE-1 0.291, 0.313, 0.337
-    likelihood_gap: float = within(0.7, 0, 100)
+    likelihood_gap: float = within(2.0, 0, 100)
     # Tokens drafted from the source; a small model rarely continues as its source does
     draft_tokens: int = within(0, 0, 64)
 

@@ -60,7 +60,7 @@ class Written(NamedTuple):
 class Floors:
     """What a text must reach before the interest of the reader counts; the settings give the reasons."""
 
-    likelihood_gap: float = 0.7  # nats per token below the likeliest text that passes everything else
+    likelihood_gap: float = 2.0  # nats per token below the likeliest text that passes everything else
     topic: float = -1.0  # least closeness, as `topic_floor` measures it; -1: every topic passes
     grounding: float = 0.75
     # Shared part of the distinct words of two texts (Jaccard index) from which the worse one counts as a
