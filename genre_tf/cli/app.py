@@ -56,6 +56,9 @@ def app(
     client_rate: Annotated[
         float, typer.Option(min=1, help="Requests a second of one client; your backend is one.")
     ] = 1000.0,
+    otlp: Annotated[
+        str, typer.Option(metavar="URL", help="OpenTelemetry collector (OTLP over HTTP) that gets spans.")
+    ] = "",
     log: Annotated[bool, typer.Option("--log/--no-log", help="Log each request on stderr, as JSON.")] = True,
 ) -> None:
     """Run the newsroom app: feeds, events, written texts and their review, over HTTP.
@@ -80,10 +83,13 @@ def app(
     shares = parse_shares(canary or [])
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
-    LOGGER.addHandler(handler)
+    spans = logging.getLogger("opentelemetry")  # its log lines have words of the collector
+    for logger in (LOGGER, spans):
+        logger.addHandler(handler)
     LOGGER.setLevel(logging.INFO if log and not progress.quiet else logging.WARNING)
     with ExitStack() as stack:
-        stack.callback(LOGGER.removeHandler, handler)
+        for logger in (LOGGER, spans):
+            stack.callback(logger.removeHandler, handler)
         if server is None:
             with working("starting the model server"):
                 server = stack.enter_context(server_process(models)).address
@@ -97,6 +103,7 @@ def app(
             rules=rules,
             canary=shares,
             shadow=shadow,
+            otlp=otlp,
             limits=Limits(rate=client_rate),
         )
         # A feed and the thread that writes take turns: by default one waits up to 5 ms for the other.

@@ -11,6 +11,7 @@ import numpy as np
 
 from genre_tf.contract import GENERATOR, RECOMMENDER
 from genre_tf.serving.app.rules import STABLE
+from genre_tf.serving.app.tracing import Tracing
 from genre_tf.serving.client import calls
 from genre_tf.serving.client.calls import Call, Recommendation
 from genre_tf.serving.client.channels import (
@@ -49,10 +50,11 @@ class ModelServer:
     Args:
         address: of gRPC, HOST:PORT.
         generator: the same of `genre_generator`, if it has a server of its own.
+        tracing: makes a span of each call; None: no spans.
     """
 
-    def __init__(self, address: str, generator: str | None = None) -> None:
-        self.address = address
+    def __init__(self, address: str, generator: str | None = None, *, tracing: Tracing | None = None) -> None:
+        self.address, self._tracing = address, tracing or Tracing()
         self._missing: dict[tuple[str, str], float] = {}  # labels that no version had, and until when
         addresses = {address, generator or address}
         for one in addresses:
@@ -73,6 +75,14 @@ class ModelServer:
         Raises:
             InputError, FailureError: as from the client.
         """
+        with self._tracing.call(trace, call.signature) as step:
+            answered = self._ask(call, timeout_s, label, step.trace, more)
+            step.attributes["version"] = answered.version
+            return answered
+
+    def _ask(
+        self, call: Call[Answer], timeout_s: float, label: str, trace: str, more: bytes
+    ) -> Answered[Answer]:
         started = time.monotonic()
         request = call.request(call.servable)
         lacking: list[str] = []

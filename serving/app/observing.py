@@ -18,6 +18,7 @@ LOGGER = logging.getLogger("genre_tf.serving.app")
 
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _LATENCIES_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+_LONGEST_MESSAGE = 2_000  # of a log line; other servers' words may be in it
 _LEAST_COMPARED = 200  # values in the window and in the reference before drift is told
 
 
@@ -133,7 +134,7 @@ class JsonLines(logging.Formatter):
         told = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + "Z",
             "level": record.levelname.lower(),
-            "message": record.getMessage(),
+            "message": record.getMessage()[:_LONGEST_MESSAGE],
             **getattr(record, "fields", {}),
         }
         if record.exc_info:

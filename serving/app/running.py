@@ -18,6 +18,7 @@ from genre_tf.serving.app.pages import Pages
 from genre_tf.serving.app.rules import Rollout, RulesFile
 from genre_tf.serving.app.state import State
 from genre_tf.serving.app.storage import Store
+from genre_tf.serving.app.tracing import SpanTracing, Tracing
 from genre_tf.serving.app.web import Web, application
 from genre_tf.serving.client.channels import bare_host, host_port
 from genre_tf.serving.connections import ConnectionLimits, limited_connections
@@ -41,6 +42,7 @@ class AppOptions:
     rules: Path | None = None
     canary: Mapping[str, float] = field(default_factory=dict)  # label -> share of the readers
     shadow: str = ""  # label of a version that is asked too, without showing its answers
+    otlp: str = ""  # URL of an OpenTelemetry collector; "": no spans
     limits: Limits = Limits()  # noqa: RUF009  (frozen)
 
 
@@ -49,13 +51,15 @@ async def open_app(models: Path, options: AppOptions, say: Callable[[str], None]
     """The ASGI application over a MODELS folder, while the context is open.
 
     Raises:
-        InputError: a file, an address or the database is wrong.
+        InputError: a file, an address or the database is wrong, or an extra is missing.
     """
     editors, rules = Editors(options.editor_token_file), RulesFile(options.rules, say)
     store = Store(options.database)
     async with contextlib.AsyncExitStack() as opened:
         opened.callback(store.close)
-        server = ModelServer(options.server, options.generator_server)
+        tracing = SpanTracing(options.otlp) if options.otlp else Tracing()
+        opened.callback(tracing.close)
+        server = ModelServer(options.server, options.generator_server, tracing=tracing)
         opened.callback(server.close)
         state = State(models, store, server, rules, Rollout(options.canary, store.salt))
         opened.callback(state.close)
@@ -68,7 +72,7 @@ async def open_app(models: Path, options: AppOptions, say: Callable[[str], None]
             say(f"{options.editor_token_file}, line {lines}: a token this short can be guessed")
         hosts = _LOOPBACK if options.host in _LOOPBACK else frozenset()
         web = Web(state, editors, options.limits, options.shadow, hosts)
-        yield application(web, Pages(web).routes())
+        yield application(web, Pages(web).routes(), tracing)
 
 
 async def run_app(
