@@ -39,8 +39,8 @@ REQUIRED = [
     "tomli-w>=1.1,<2",  # the standard library reads TOML but does not write it
 ]
 EXTRAS = {
-    # The newsroom app; with SQLite it needs no driver.
-    "app": ["sqlalchemy>=2.0.40,<2.2", "psycopg[binary]>=3.2,<4"],
+    # The newsroom app; with SQLite it needs no driver. The checksums of TFRecord files, without TensorFlow.
+    "app": ["sqlalchemy>=2.0.40,<2.2", "psycopg[binary]>=3.2,<4", "google-crc32c>=1.7,<2"],
     "bench": ["torch", "faiss-cpu", "ctranslate2"],
     # Dataflow also needs apache-beam[gcp].
     "beam": ["apache-beam>=2.77,<2.78"],  # accepts protobuf 6, numpy 2.4 and the grpcio above
@@ -51,6 +51,7 @@ EXTRAS = {
     "tune": ["keras-tuner[bayesian]>=1.4.8,<2"],
     "dev": [
         "sqlalchemy",  # tests of the app
+        "google-crc32c",  # the same
         "psycopg[binary]",  # the same, on PostgreSQL where its server is installed
         "opentelemetry-sdk",  # tests of `genre app --otlp`, with a collector of their own
         "opentelemetry-exporter-otlp-proto-http",

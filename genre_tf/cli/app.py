@@ -59,6 +59,16 @@ def app(
     otlp: Annotated[
         str, typer.Option(metavar="URL", help="OpenTelemetry collector (OTLP over HTTP) that gets spans.")
     ] = "",
+    log_requests: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep a sample of the requests to the model server; has readers' histories.",
+        ),
+    ] = None,
+    log_share: Annotated[
+        float, typer.Option(help="Share of them to keep with --log-requests, at most 1.")
+    ] = 0.01,
     log: Annotated[bool, typer.Option("--log/--no-log", help="Log each request on stderr, as JSON.")] = True,
 ) -> None:
     """Run the newsroom app: feeds, events, written texts and their review, over HTTP.
@@ -103,6 +113,8 @@ def app(
             rules=rules,
             canary=shares,
             shadow=shadow,
+            log_requests=log_requests,
+            log_share=log_share,
             otlp=otlp,
             limits=Limits(rate=client_rate),
         )

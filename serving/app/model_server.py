@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 
 from genre_tf.contract import GENERATOR, RECOMMENDER
+from genre_tf.serving.app.request_log import RequestLog
 from genre_tf.serving.app.rules import STABLE
 from genre_tf.serving.app.tracing import Tracing
 from genre_tf.serving.client import calls
@@ -51,10 +52,18 @@ class ModelServer:
         address: of gRPC, HOST:PORT.
         generator: the same of `genre_generator`, if it has a server of its own.
         tracing: makes a span of each call; None: no spans.
+        request_log: gets each request that was answered; None: none is logged.
     """
 
-    def __init__(self, address: str, generator: str | None = None, *, tracing: Tracing | None = None) -> None:
-        self.address, self._tracing = address, tracing or Tracing()
+    def __init__(
+        self,
+        address: str,
+        generator: str | None = None,
+        *,
+        tracing: Tracing | None = None,
+        request_log: RequestLog | None = None,
+    ) -> None:
+        self.address, self._tracing, self._request_log = address, tracing or Tracing(), request_log
         self._missing: dict[tuple[str, str], float] = {}  # labels that no version had, and until when
         addresses = {address, generator or address}
         for one in addresses:
@@ -106,7 +115,10 @@ class ModelServer:
         # Known only now: a request that is wrong is refused with the same status, with any label.
         self._missing |= {(call.servable, one): started + _MISSING_S for one in lacking}
         version = f"{call.servable}/{response.model_spec.version.value}"
-        return Answered(call.answer(response), version, time.monotonic() - started)
+        answered = Answered(call.answer(response), version, time.monotonic() - started)
+        if self._request_log is not None:
+            self._request_log.offer(request, more)
+        return answered
 
     def _lacks(self, call: Call[Any], label: str) -> bool:
         return self._missing.get((call.servable, label), 0.0) > time.monotonic()

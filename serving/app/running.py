@@ -15,6 +15,7 @@ from genre_tf.errors import InputError
 from genre_tf.serving.app.access import Editors, Limits
 from genre_tf.serving.app.model_server import ModelServer
 from genre_tf.serving.app.pages import Pages
+from genre_tf.serving.app.request_log import RequestLog
 from genre_tf.serving.app.rules import Rollout, RulesFile
 from genre_tf.serving.app.state import State
 from genre_tf.serving.app.storage import Store
@@ -42,6 +43,8 @@ class AppOptions:
     rules: Path | None = None
     canary: Mapping[str, float] = field(default_factory=dict)  # label -> share of the readers
     shadow: str = ""  # label of a version that is asked too, without showing its answers
+    log_requests: Path | None = None  # folder of a sample of the requests to the model server
+    log_share: float = 0.01  # of these requests
     otlp: str = ""  # URL of an OpenTelemetry collector; "": no spans
     limits: Limits = Limits()  # noqa: RUF009  (frozen)
 
@@ -59,7 +62,13 @@ async def open_app(models: Path, options: AppOptions, say: Callable[[str], None]
         opened.callback(store.close)
         tracing = SpanTracing(options.otlp) if options.otlp else Tracing()
         opened.callback(tracing.close)
-        server = ModelServer(options.server, options.generator_server, tracing=tracing)
+        request_log = None
+        if options.log_requests is not None:
+            request_log = RequestLog(options.log_requests, options.log_share)
+            opened.callback(request_log.close)
+        server = ModelServer(
+            options.server, options.generator_server, tracing=tracing, request_log=request_log
+        )
         opened.callback(server.close)
         state = State(models, store, server, rules, Rollout(options.canary, store.salt))
         opened.callback(state.close)
