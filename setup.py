@@ -39,22 +39,22 @@ REQUIRED = [
     "tomli-w>=1.1,<2",  # the standard library reads TOML but does not write it
 ]
 EXTRAS = {
-    # The newsroom app; with SQLite it needs no driver.
-    "app": ["sqlalchemy>=2.0.40,<2.2", "psycopg[binary]>=3.2,<4"],
-    "otel": [
-        "opentelemetry-sdk>=1.40,<2",
-        "opentelemetry-exporter-otlp-proto-http>=1.40,<2",
-    ],  # accept protobuf 6
+    # The newsroom app; with SQLite it needs no driver. The checksums of TFRecord files, without TensorFlow.
+    "app": ["sqlalchemy>=2.0.40,<2.2", "psycopg[binary]>=3.2,<4", "google-crc32c>=1.7,<2"],
     "bench": ["torch", "faiss-cpu", "ctranslate2"],
     # Dataflow also needs apache-beam[gcp].
     "beam": ["apache-beam>=2.77,<2.78"],  # accepts protobuf 6, numpy 2.4 and the grpcio above
     "gguf": ["gguf>=0.19,<1"],  # reads GGUF files, once per file; a private method of its reader is replaced
+    # `genre app --otlp`; OTLP over HTTP, because over gRPC it pins grpcio. Accepts protobuf 6.
+    "otel": ["opentelemetry-sdk>=1.40,<2", "opentelemetry-exporter-otlp-proto-http>=1.40,<2"],
     "wandb": ["wandb>=0.31,<1"],  # `genre train --wandb`; accepts protobuf 6
     "tune": ["keras-tuner[bayesian]>=1.4.8,<2"],
     "dev": [
         "sqlalchemy",  # tests of the app
+        "google-crc32c",  # the same
         "psycopg[binary]",  # the same, on PostgreSQL where its server is installed
-        "opentelemetry-exporter-otlp-proto-http",  # tests of the app's traces
+        "opentelemetry-sdk",  # tests of `genre app --otlp`, with a collector of their own
+        "opentelemetry-exporter-otlp-proto-http",
         "torch",  # parity with transformers; `make` installs the CPU build
         "accelerate",  # `transformers` reads GGUF files with it, for a comparison
         "keras-tuner[bayesian]",  # tests of `genre tune`

@@ -24,10 +24,23 @@ Canary = Annotated[
     typer.Option(metavar="LABEL=SHARE", help="Readers who get a labelled version: canary=5%; repeatable."),
 ]
 
-Otlp = Annotated[
-    str | None,
-    typer.Option(help="URL of an OpenTelemetry collector that gets traces: http://HOST:4318/v1/traces."),
+GeneratorServer = Annotated[
+    str | None, typer.Option(help="gRPC address of genre_generator, if it has a server of its own.")
 ]
+RulesToml = Annotated[
+    Path | None,
+    typer.Option(help="TOML file with pins, blocked articles and caps; read again when it changes."),
+]
+Otlp = Annotated[
+    str, typer.Option(metavar="URL", help="OpenTelemetry collector (OTLP over HTTP) that gets spans.")
+]
+LogRequests = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Keep a sample of the requests to the model server; has readers' histories."
+    ),
+]
+LogShare = Annotated[float, typer.Option(help="Share of them to keep with --log-requests, at most 1.")]
 
 
 def app(
@@ -45,15 +58,9 @@ def app(
             help="gRPC address of a model server, HOST:PORT. Default: `genre serve MODELS` is started."
         ),
     ] = None,
-    generator_server: Annotated[
-        str | None,
-        typer.Option(help="gRPC address of genre_generator, if it has a server of its own."),
-    ] = None,
+    generator_server: GeneratorServer = None,
     editor_token_file: TokenFile = None,
-    rules: Annotated[
-        Path | None,
-        typer.Option(help="TOML file with pins, blocked articles and caps; read again when it changes."),
-    ] = None,
+    rules: RulesToml = None,
     canary: Canary = None,
     shadow: Annotated[
         str, typer.Option(help="Label of a version that is also asked, only to compare its answers.")
@@ -61,7 +68,9 @@ def app(
     client_rate: Annotated[
         float, typer.Option(min=1, help="Requests a second of one client; your backend is one.")
     ] = 1000.0,
-    otlp: Otlp = None,
+    otlp: Otlp = "",
+    log_requests: LogRequests = None,
+    log_share: LogShare = 0.01,
     log: Annotated[bool, typer.Option("--log/--no-log", help="Log each request on stderr, as JSON.")] = True,
 ) -> None:
     """Run the newsroom app: feeds, events, written texts and their review, over HTTP.
@@ -86,10 +95,13 @@ def app(
     shares = parse_shares(canary or [])
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
-    LOGGER.addHandler(handler)
+    spans = logging.getLogger("opentelemetry")  # its log lines have words of the collector
+    for logger in (LOGGER, spans):
+        logger.addHandler(handler)
     LOGGER.setLevel(logging.INFO if log and not progress.quiet else logging.WARNING)
     with ExitStack() as stack:
-        stack.callback(LOGGER.removeHandler, handler)
+        for logger in (LOGGER, spans):
+            stack.callback(logger.removeHandler, handler)
         if server is None:
             with working("starting the model server"):
                 server = stack.enter_context(server_process(models)).address
@@ -103,6 +115,8 @@ def app(
             rules=rules,
             canary=shares,
             shadow=shadow,
+            log_requests=log_requests,
+            log_share=log_share,
             otlp=otlp,
             limits=Limits(rate=client_rate),
         )

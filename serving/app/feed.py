@@ -4,12 +4,13 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from genre_tf.errors import FailureError, InputError
+from genre_tf.serving.app.access import Rate
 from genre_tf.serving.app.model_server import Answered, recommend_live
 from genre_tf.serving.app.observing import LOGGER, overlap
 from genre_tf.serving.app.rules import STABLE
@@ -21,7 +22,10 @@ from genre_tf.serving.live_choice import choose_text
 
 _ANSWER_S = 2.0  # then the feed shows what is popular
 _SHADOW_S = 10.0
-_MOST_SHADOWS = 8  # at a time; further ones are left out
+_MOST_LATER = 8  # shadow requests and the like at a time; further ones are left out
+VECTOR_SHARE = 0.05
+"""Share of the feeds after which the model server is asked for the reader's vector, to watch its drift."""
+_VECTORS_A_SECOND = 2.0
 _MOST_REASONS = 2
 _REASON_SHARE = 0.5  # a second click is named if it weighs at least half of the first
 _HOUR = 3600
@@ -50,8 +54,9 @@ class Feeds:
 
     def __init__(self, state: State, shadow: str = "") -> None:
         self._state, self._shadow = state, shadow
-        self._threads = ThreadPoolExecutor(_MOST_SHADOWS, "shadow")
-        self._shadows: set[Future[None]] = set()
+        self._threads = ThreadPoolExecutor(_MOST_LATER, "later")
+        self._tasks: set[Future[None]] = set()
+        self._vectors = Rate(_VECTORS_A_SECOND, least_burst=_VECTORS_A_SECOND)
 
     def feed(self, reader: str, k: int, trace: str) -> dict[str, Any]:
         """The articles for a reader now; kept as an impression before it is returned."""
@@ -82,14 +87,29 @@ class Feeds:
         for item in items:
             metrics.sources.labels(item.source).inc()
         if found:
-            metrics.observe(f"scores of {version}", [one.score for one in found])
-            metrics.observe("clicks in histories", [len(clicked)])
-        if self._shadow and len(self._shadows) < _MOST_SHADOWS and answered:
-            task = self._threads.submit(self._compare, call, trace, more, found)
-            self._shadows.add(task)
-            task.add_done_callback(self._shadows.discard)
+            metrics.drifts.observe(f"scores of {version}", [one.score for one in found])
+            metrics.drifts.observe("clicks in histories", [len(clicked)])
+        if answered and clicked:
+            unknown = sum(news_id not in state.pool.articles for news_id in clicked)
+            metrics.drifts.observe("shares of unknown articles in histories", [unknown / len(clicked)])
+            if random.random() < VECTOR_SHARE and self._vectors.allows(""):
+                self._later(self._watch_vector, clicked, label, trace)
+        if self._shadow and answered:
+            self._later(self._compare, call, trace, more, found)
         shown = [{name: getattr(item, name) for name in _FIELDS} for item in items]
         return {"reader": reader, "impression": impression, "version": version, "items": shown}
+
+    def _later(self, work: Callable[..., None], *given: Any) -> None:
+        """Do something after the reader has got an answer."""
+        if len(self._tasks) < _MOST_LATER:
+            task = self._threads.submit(work, *given)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _watch_vector(self, clicked: Sequence[str], label: str, trace: str) -> None:
+        answered = self._ask(calls.embed_user([clicked]), "embed_user", label, trace)
+        if answered:
+            self._state.metrics.drifts.observe(f"readers' vectors of {answered.version}", answered.answer)
 
     def _ask(self, call: Any, name: str, label: str, trace: str, more: bytes = b"") -> Answered[Any] | None:
         """The model server's answer; None if it fails: readers get a feed in any case."""
@@ -152,7 +172,7 @@ class Feeds:
             item.why = [one for one in best if weights[one] >= max(_REASON_SHARE * weights[best[0]], 1e-6)]
 
     def _compare(self, call: Any, trace: str, more: bytes, shown: Sequence[Recommendation]) -> None:
-        """Ask another version the same, after the reader has got an answer."""
+        """Ask another version the same."""
         label, metrics = self._shadow, self._state.metrics
         try:
             answered = self._state.server.ask(call, _SHADOW_S, label=label, trace=trace, more=more)

@@ -10,8 +10,9 @@ import grpc
 import numpy as np
 
 from genre_tf.contract import GENERATOR, RECOMMENDER
+from genre_tf.serving.app.request_log import RequestLog
 from genre_tf.serving.app.rules import STABLE
-from genre_tf.serving.app.tracing import Spans, next_step
+from genre_tf.serving.app.tracing import Tracing
 from genre_tf.serving.client import calls
 from genre_tf.serving.client.calls import Call, Recommendation
 from genre_tf.serving.client.channels import (
@@ -50,11 +51,19 @@ class ModelServer:
     Args:
         address: of gRPC, HOST:PORT.
         generator: the same of `genre_generator`, if it has a server of its own.
-        spans: takes a span of each call.
+        tracing: makes a span of each call; None: no spans.
+        request_log: gets each request that was answered; None: none is logged.
     """
 
-    def __init__(self, address: str, generator: str | None = None, spans: Spans | None = None) -> None:
-        self.address, self._spans = address, spans
+    def __init__(
+        self,
+        address: str,
+        generator: str | None = None,
+        *,
+        tracing: Tracing | None = None,
+        request_log: RequestLog | None = None,
+    ) -> None:
+        self.address, self._tracing, self._request_log = address, tracing or Tracing(), request_log
         self._missing: dict[tuple[str, str], float] = {}  # labels that no version had, and until when
         addresses = {address, generator or address}
         for one in addresses:
@@ -75,26 +84,14 @@ class ModelServer:
         Raises:
             InputError, FailureError: as from the client.
         """
-        started, above, version = time.monotonic(), trace, ""
-        if above:
-            trace = next_step(above)
-        try:
-            response = self._response(call, timeout_s, label, trace, more)
-            version = f"{call.servable}/{response.model_spec.version.value}"
-            return Answered(call.answer(response), version, time.monotonic() - started)
-        finally:
-            if self._spans and above:
-                self._spans.add(
-                    f"{call.servable} {call.signature}",
-                    trace,
-                    above,
-                    time.monotonic() - started,
-                    {"rpc.system": "grpc", "genre.signature": call.signature, "genre.version": version},
-                    ours=False,
-                    failed=not version,
-                )
+        with self._tracing.call(trace, call.signature) as step:
+            answered = self._ask(call, timeout_s, label, step.trace, more)
+            step.attributes["version"] = answered.version
+            return answered
 
-    def _response(self, call: Call[Any], timeout_s: float, label: str, trace: str, more: bytes) -> Any:
+    def _ask(
+        self, call: Call[Answer], timeout_s: float, label: str, trace: str, more: bytes
+    ) -> Answered[Answer]:
         started = time.monotonic()
         request = call.request(call.servable)
         lacking: list[str] = []
@@ -117,7 +114,11 @@ class ModelServer:
                     time.sleep(wait_s(error, next(waits), ends, self.address, timeout_s))
         # Known only now: a request that is wrong is refused with the same status, with any label.
         self._missing |= {(call.servable, one): started + _MISSING_S for one in lacking}
-        return response
+        version = f"{call.servable}/{response.model_spec.version.value}"
+        answered = Answered(call.answer(response), version, time.monotonic() - started)
+        if self._request_log is not None:
+            self._request_log.offer(request, more)
+        return answered
 
     def _lacks(self, call: Call[Any], label: str) -> bool:
         return self._missing.get((call.servable, label), 0.0) > time.monotonic()

@@ -1,4 +1,4 @@
-"""What the app tells of itself: metrics for Prometheus, log lines without readers' ids, traces, drift."""
+"""What the app tells of itself: metrics for Prometheus, log lines without readers' ids, traces."""
 
 import hashlib
 import json
@@ -6,19 +6,19 @@ import logging
 import re
 import secrets
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from genre_tf.serving.app.drift import Drifts
 
 LOGGER = logging.getLogger("genre_tf.serving.app")
 
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _LATENCIES_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
-_LEAST_COMPARED = 200  # values in the window and in the reference before drift is told
+_LONGEST_MESSAGE = 2_000  # of a log line; other servers' words may be in it
 
 
 class Metrics:
@@ -56,51 +56,15 @@ class Metrics:
             Histogram, "shadow_seconds", "Time of shadow requests", "label", buckets=_LATENCIES_S
         )
         self.drift = named(Gauge, "drift_psi", "Population stability index against the first values", "what")
-        self._drifts: dict[str, Drift] = {}
-
-    def observe(self, what: str, values: Sequence[float]) -> None:
-        """Take in values whose distribution should not change."""
-        self._drifts.setdefault(what, Drift()).add(values)
-
-    def drifts(self) -> dict[str, float]:
-        """What is observed, and how far it has moved."""
-        return {what: drift.index() for what, drift in list(self._drifts.items())}
+        self.drifts = Drifts()
+        """Values whose distribution should not change."""
 
     def page(self) -> bytes:
         """The page that Prometheus reads."""
-        for what, index in self.drifts().items():
+        self.drift.clear()
+        for what, index in self.drifts.indexes().items():
             self.drift.labels(what).set(index)
         return prometheus_client.generate_latest(self.registry)
-
-
-class Drift:
-    """Compares the newest values with the first ones by the population stability index.
-
-    Below 0.1 is usual, above 0.25 a shift. Source: Siddiqi, "Credit Risk Scorecards", 2006.
-    """
-
-    def __init__(self, values: int = 2_000, bins: int = 10) -> None:
-        self._size, self._bins = values, bins
-        self._reference: list[float] = []
-        self._newest: deque[float] = deque(maxlen=values)
-
-    def add(self, values: Sequence[float]) -> None:
-        """Take in values."""
-        room = self._size - len(self._reference)
-        self._reference += values[:room]
-        self._newest.extend(values[room:] if room > 0 else values)
-
-    def index(self) -> float:
-        """The index; 0 while there are too few values."""
-        if min(len(self._reference), len(self._newest)) < _LEAST_COMPARED:
-            return 0.0
-        edges = np.unique(np.quantile(self._reference, np.linspace(0, 1, self._bins + 1)[1:-1]))
-        before, now = (
-            np.bincount(np.searchsorted(edges, part, side="right"), minlength=len(edges) + 1) + 0.5
-            for part in (self._reference, list(self._newest))
-        )
-        before, now = before / before.sum(), now / now.sum()
-        return float(((now - before) * np.log(now / before)).sum())
 
 
 def overlap(first: Sequence[str], second: Sequence[str]) -> float:
@@ -133,7 +97,7 @@ class JsonLines(logging.Formatter):
         told = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + "Z",
             "level": record.levelname.lower(),
-            "message": record.getMessage(),
+            "message": record.getMessage()[:_LONGEST_MESSAGE],
             **getattr(record, "fields", {}),
         }
         if record.exc_info:

@@ -170,7 +170,7 @@ class Pages:
             health=await state.run(state.health),
             waiting=state.queue_length,
             rates=rates,
-            drifts=state.metrics.drifts(),
+            drifts=state.metrics.drifts.indexes(),
             popular=[articles[news_id].title for news_id in state.live.popular[:_MOST_TITLES]],
         )
 

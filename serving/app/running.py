@@ -15,10 +15,11 @@ from genre_tf.errors import InputError
 from genre_tf.serving.app.access import Editors, Limits
 from genre_tf.serving.app.model_server import ModelServer
 from genre_tf.serving.app.pages import Pages
+from genre_tf.serving.app.request_log import RequestLog
 from genre_tf.serving.app.rules import Rollout, RulesFile
 from genre_tf.serving.app.state import State
 from genre_tf.serving.app.storage import Store
-from genre_tf.serving.app.tracing import Spans
+from genre_tf.serving.app.tracing import SpanTracing, Tracing
 from genre_tf.serving.app.web import Web, application
 from genre_tf.serving.client.channels import bare_host, host_port
 from genre_tf.serving.connections import ConnectionLimits, limited_connections
@@ -42,7 +43,9 @@ class AppOptions:
     rules: Path | None = None
     canary: Mapping[str, float] = field(default_factory=dict)  # label -> share of the readers
     shadow: str = ""  # label of a version that is asked too, without showing its answers
-    otlp: str | None = None  # URL of a collector that gets spans
+    log_requests: Path | None = None  # folder of a sample of the requests to the model server
+    log_share: float = 0.01  # of these requests
+    otlp: str = ""  # URL of an OpenTelemetry collector; "": no spans
     limits: Limits = Limits()  # noqa: RUF009  (frozen)
 
 
@@ -51,16 +54,21 @@ async def open_app(models: Path, options: AppOptions, say: Callable[[str], None]
     """The ASGI application over a MODELS folder, while the context is open.
 
     Raises:
-        InputError: a file, an address or the database is wrong.
+        InputError: a file, an address or the database is wrong, or an extra is missing.
     """
     editors, rules = Editors(options.editor_token_file), RulesFile(options.rules, say)
-    spans = Spans(options.otlp) if options.otlp else None
     store = Store(options.database)
     async with contextlib.AsyncExitStack() as opened:
-        if spans:
-            opened.callback(spans.close)
         opened.callback(store.close)
-        server = ModelServer(options.server, options.generator_server, spans)
+        tracing = SpanTracing(options.otlp) if options.otlp else Tracing()
+        opened.callback(tracing.close)
+        request_log = None
+        if options.log_requests is not None:
+            request_log = RequestLog(options.log_requests, options.log_share)
+            opened.callback(request_log.close)
+        server = ModelServer(
+            options.server, options.generator_server, tracing=tracing, request_log=request_log
+        )
         opened.callback(server.close)
         state = State(models, store, server, rules, Rollout(options.canary, store.salt))
         opened.callback(state.close)
@@ -72,8 +80,8 @@ async def open_app(models: Path, options: AppOptions, say: Callable[[str], None]
             lines = ", ".join(map(str, editors.weak_lines))
             say(f"{options.editor_token_file}, line {lines}: a token this short can be guessed")
         hosts = _LOOPBACK if options.host in _LOOPBACK else frozenset()
-        web = Web(state, editors, options.limits, options.shadow, hosts, spans)
-        yield application(web, Pages(web).routes())
+        web = Web(state, editors, options.limits, options.shadow, hosts)
+        yield application(web, Pages(web).routes(), tracing)
 
 
 async def run_app(

@@ -1,100 +1,118 @@
-"""Spans for OpenTelemetry: one for each request, and below it one for each call of the model server.
+"""Spans for an OpenTelemetry collector: one a request, and in it one a model server call."""
 
-Ids are those of the W3C trace context, which the app passes on anyway; spans are made when they have ended.
-"""
-
-import secrets
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from genre_tf.errors import InputError
+from genre_tf.serving.app.observing import trace_of
 
-_NONE = "0" * 16
-_SEND_S = 2  # at the end, too: a collector that does not answer loses what is left
-
-
-def next_step(trace: str) -> str:
-    """The traceparent of a step below this one."""
-    return f"{trace[:36]}{secrets.token_hex(8)}{trace[52:]}"
+_PATH = "/v1/traces"  # OTLP's usual one
+_SEND_S = 5.0  # for one batch with all its repetitions; the app's end waits for the last batch
 
 
-class Spans:
-    """Sends spans to a collector, in batches, by a thread of its own; one that does not answer slows nothing.
+@dataclass(slots=True)
+class Step:
+    """A step of a trace: the traceparent to pass on, and at its end the attributes of its span."""
 
-    Args:
-        url: of a collector, for OTLP over HTTP, such as http://localhost:4318/v1/traces.
+    trace: str
+    attributes: dict[str, str | int] = field(default_factory=dict)
+    failed: bool = False
 
-    Raises:
-        InputError: OpenTelemetry is not installed, or this is no URL.
-    """
 
-    def __init__(self, url: str) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise InputError("--otlp must be a URL such as http://localhost:4318/v1/traces")
-        try:
-            from opentelemetry import trace
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-            from opentelemetry.sdk.resources import Resource
-            from opentelemetry.sdk.trace import ReadableSpan
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        except ModuleNotFoundError as error:
-            raise InputError(f"{error.name} is not installed: pip install 'genre-tf[otel]'") from None
-        self._api, self._span = trace, ReadableSpan
-        self._resource = Resource.create({"service.name": "genre_app"})
-        self._batches = BatchSpanProcessor(OTLPSpanExporter(endpoint=url, timeout=_SEND_S))
+class Tracing:
+    """Passes traces on, and makes no spans."""
 
-    def add(
-        self,
-        name: str,
-        trace: str,
-        parent: str | None,
-        seconds: float,
-        attributes: Mapping[str, str | int],
-        *,
-        ours: bool,
-        failed: bool,
-    ) -> None:
-        """Add a span that has just ended.
+    @contextmanager
+    def request(self, header: str | None) -> Iterator[Step]:
+        """A request to the app with this `traceparent` header."""
+        yield Step(trace_of(header))
 
-        Args:
-            name: what was done; never with readers' ids or texts in it.
-            trace: its traceparent.
-            parent: that of the step above; None: the trace begins here.
-            seconds: how long it took.
-            attributes: OpenTelemetry's names and values.
-            ours: whether the app answered, or asked the model server.
-            failed: whether it failed by no fault of who asked.
-        """
-        api, ended = self._api, time.time_ns()
-        kind = api.SpanKind.SERVER if ours else api.SpanKind.CLIENT
-        status = api.StatusCode.ERROR if failed else api.StatusCode.UNSET
-        self._batches.on_end(
-            self._span(
-                name,
-                context=self._context(trace),
-                parent=None if parent is None else self._context(parent),
-                resource=self._resource,
-                attributes=dict(attributes),
-                kind=kind,
-                status=api.Status(status),
-                start_time=ended - round(seconds * 1e9),
-                end_time=ended,
-            )
-        )
+    @contextmanager
+    def call(self, trace: str, signature: str) -> Iterator[Step]:
+        """A model server call inside the step with this traceparent."""
+        yield Step(trace)
 
     def close(self) -> None:
-        """Send what is left."""
-        self._batches.shutdown()
-
-    def _context(self, trace: str) -> Any:
-        _, number, span, _ = trace.split("-")
-        flags = self._api.TraceFlags(self._api.TraceFlags.SAMPLED)
-        return self._api.SpanContext(int(number, 16), int(span, 16), is_remote=False, trace_flags=flags)
+        """Send what waits."""
 
 
-def parent_of(trace: str, header: str | None) -> str | None:
-    """The client's traceparent if this trace goes on with it, else None."""
-    client = header or ""
-    same = len(client) == len(trace) and client[:36] == trace[:36] and client[36:52] != _NONE
-    return client if same else None
+class SpanTracing(Tracing):
+    """Makes spans of OpenTelemetry's SDK and sends them in the background.
+
+    If the collector does not answer, spans are dropped and requests are answered as before. As the SDK
+    does by default, requests whose caller says in `traceparent` that it does not sample make no spans.
+
+    Args:
+        endpoint: URL of an OTLP/HTTP collector; without a path it gets OTLP's `/v1/traces`.
+
+    Raises:
+        InputError: the extra `otel` is not installed, or the endpoint is not a URL.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        try:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from opentelemetry.sdk.resources import Resource
+            from opentelemetry.sdk.trace import TracerProvider
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+            from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
+            from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+        except ModuleNotFoundError as error:
+            raise InputError(f"--otlp: {error.name} is not installed: pip install 'genre-tf[otel]'") from None
+        resource = Resource.create({"service.name": "genre-app"})
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        exporter = OTLPSpanExporter(_url(endpoint), timeout=_SEND_S)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("genre_tf.serving.app")
+        self._header, self._in_context = TraceContextTextMapPropagator(), set_span_in_context
+        self._request, self._call, self._error = SpanKind.SERVER, SpanKind.CLIENT, StatusCode.ERROR
+
+    @contextmanager
+    def request(self, header: str | None) -> Iterator[Step]:
+        """A request to the app with this `traceparent` header."""
+        with self._span("request", header or "", self._request) as (span, step):
+            yield step
+            span.update_name(str(step.attributes.get("route", "request")))
+
+    @contextmanager
+    def call(self, trace: str, signature: str) -> Iterator[Step]:
+        """A model server call inside the step with this traceparent."""
+        with self._span(signature, trace, self._call) as (_, step):
+            step.attributes["signature"] = signature
+            yield step
+
+    @contextmanager
+    def _span(self, name: str, parent: str, kind: Any) -> Iterator[tuple[Any, Step]]:
+        context = self._header.extract({"traceparent": parent})
+        span = self._tracer.start_span(name, context, kind)
+        carrier: dict[str, str] = {}
+        self._header.inject(carrier, self._in_context(span))
+        step = Step(carrier["traceparent"])
+        try:
+            yield span, step
+        except BaseException:
+            step.failed = True  # an error's words may be foreign text: they are not recorded
+            raise
+        finally:
+            span.set_attributes(step.attributes)
+            if step.failed:
+                span.set_status(self._error)
+            span.end()
+
+    def close(self) -> None:
+        """Send what waits."""
+        self._provider.shutdown()
+
+
+def _url(endpoint: str) -> str:
+    try:
+        parts = urlsplit(endpoint)
+        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 0) >= 0
+    except ValueError:
+        known = None
+    if not known:
+        raise InputError(f"--otlp must be a URL such as http://127.0.0.1:4318; got {endpoint[:200]!r}")
+    return endpoint if parts.path.strip("/") else parts._replace(path=_PATH).geturl()

@@ -27,13 +27,12 @@ from genre_tf.serving.app.access import (
 )
 from genre_tf.serving.app.checks import RefusedError
 from genre_tf.serving.app.feed import Feeds, record_events
-from genre_tf.serving.app.observing import LOGGER, hashed, trace_of
+from genre_tf.serving.app.observing import LOGGER, hashed
 from genre_tf.serving.app.state import State
 from genre_tf.serving.app.storage import Writes
 from genre_tf.serving.app.texts import STATUSES, Desk
-from genre_tf.serving.app.tracing import Spans, parent_of
+from genre_tf.serving.app.tracing import Step, Tracing
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "DELETE"})
 _MOST_ITEMS = 100
 _MOST_KEPT = 10_000  # events and impressions of a reader that are told at a time
 _TO_ERASE = (
@@ -62,10 +61,8 @@ class Web:
         limits: Limits,
         shadow: str = "",
         hosts: frozenset[str] = frozenset(),
-        spans: Spans | None = None,
     ) -> None:
         self.state, self.editors, self.limits, self.hosts = state, editors, limits, hosts
-        self.spans = spans
         self.feeds, self.desk = Feeds(state, shadow), Desk(state)
         self.writing = Rate(limits.write_rate)
         self.wrong = Rate(limits.wrong_tokens)
@@ -247,25 +244,27 @@ class Web:
 class Guard:
     """What every request passes through: limits, errors as documents, headers, a trace, a log line."""
 
-    def __init__(self, app: Any, web: Web) -> None:
-        self._app, self._web = app, web
+    def __init__(self, app: Any, web: Web, tracing: Tracing) -> None:
+        self._app, self._web, self._tracing = app, web, tracing
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
         request = Request(scope)
-        trace = trace_of(request.headers.get("traceparent"))
-        above = parent_of(trace, request.headers.get("traceparent"))
-        scope["state"] = {**scope.get("state", {}), "trace": trace, "above": above}
+        with self._tracing.request(request.headers.get("traceparent")) as step:
+            scope["state"] = {**scope.get("state", {}), "trace": step.trace}
+            await self._answer(request, receive, send, step)
+
+    async def _answer(self, request: Request, receive: Any, send: Any, step: Step) -> None:
+        started, status = time.perf_counter(), 500
 
         async def send_with_headers(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = {**SECURITY_HEADERS, "Traceresponse": trace}
+                own = {**SECURITY_HEADERS, "Traceresponse": step.trace}
                 if status in (408, 413):
                     own["Connection"] = "close"  # what is left of the body is not read
                 message["headers"] = [
@@ -275,37 +274,27 @@ class Guard:
             await send(message)
 
         try:
-            await self._pass_on(request, scope, receive, send_with_headers)
+            await self._pass_on(request, receive, send_with_headers)
         finally:
-            self._tell(scope, status, time.perf_counter() - started)
+            self._tell(request.scope, status, time.perf_counter() - started, step)
 
-    async def _pass_on(self, request: Request, scope: Any, receive: Any, send: Any) -> None:
-        web, client = self._web, client_of(scope)
+    async def _pass_on(self, request: Request, receive: Any, send: Any) -> None:
+        web, client = self._web, client_of(request.scope)
         refused = None
         if not is_own_host(request.headers, web.hosts):
             refused = answer({"error": "this server has another name"}, 421)
         elif not (web.rates["client"].allows(client) and web.rates["all"].allows("")):
             refused = answer({"error": "too many requests: ask again in a second"}, 429)
             refused.headers["Retry-After"] = "1"
-        await (refused or self._app)(scope, receive, send)
+        await (refused or self._app)(request.scope, receive, send)
 
-    def _tell(self, scope: Any, status: int, seconds: float) -> None:
+    def _tell(self, scope: Any, status: int, seconds: float, step: Step) -> None:
         route = getattr(scope.get("endpoint"), "__name__", "(none)")
+        step.attributes |= {"route": route, "status": status}
+        step.failed = status >= 500
         metrics = self._web.state.metrics
         metrics.requests.labels(route, str(status)).inc()
         metrics.seconds.labels(route).observe(seconds)
-        if self._web.spans:
-            method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
-            told = {"http.request.method": method, "http.response.status_code": status}
-            self._web.spans.add(
-                f"{method} {route}",
-                scope["state"]["trace"],
-                scope["state"]["above"],
-                seconds,
-                {**told, "http.route": route},
-                ours=True,
-                failed=status >= 500,
-            )
         if not LOGGER.isEnabledFor(logging.INFO):
             return
         fields = {
@@ -313,7 +302,7 @@ class Guard:
             "route": route,
             "status": status,
             "ms": round(seconds * 1000, 2),
-            "trace": scope["state"]["trace"].split("-")[1],
+            "trace": step.trace.split("-")[1],
         }
         reader = scope.get("path_params", {}).get("reader")
         if reader:
@@ -342,7 +331,7 @@ def client_of(scope: Any) -> str:
     return (scope.get("client") or ("",))[0]
 
 
-def application(web: Web, pages: list[BaseRoute]) -> Starlette:
+def application(web: Web, pages: list[BaseRoute], tracing: Tracing) -> Starlette:
     """The ASGI application."""
     app = Starlette(
         routes=[*web.routes(), *pages],
@@ -356,7 +345,7 @@ def application(web: Web, pages: list[BaseRoute]) -> Starlette:
         },
     )
     app.router.redirect_slashes = False  # to the host that the client names
-    app.add_middleware(Guard, web=web)
+    app.add_middleware(Guard, web=web, tracing=tracing)
     return app
 
 

@@ -63,6 +63,7 @@ class FakeServer:
         self.refused: set[str] = set()  # signatures whose requests are wrong
         self.delay_s = 0.0
         self.texts = [("The ferry sank on Monday", 0.4, 1.0, True), ("Aliens sank the ferry", 0.3, 0.5, True)]
+        self.vectors, self.centre = np.random.default_rng(0), 0.0  # of readers
         self.answer = ("near the old harbour", "N1")
         self._server = grpc.server(ThreadPoolExecutor(16))
         handler = grpc.unary_unary_rpc_method_handler(
@@ -135,6 +136,9 @@ class FakeServer:
         weights = np.zeros((1, len(candidates), max(len(known), 1)), np.float32)
         weights[:, :, -1] = 1.0 if known else 0.0
         return {"history_id": _bytes([known or [""]]), "weight": weights}
+
+    def _embed_user(self, inputs: dict[str, list[str]], version: int) -> dict[str, np.ndarray]:
+        return {"embedding": self.vectors.normal(self.centre, size=(1, 16)).astype(np.float32)}
 
     def _generate(self, inputs: dict[str, list[str]], version: int) -> dict[str, np.ndarray]:
         text, interest, grounding, safe = map(list, zip(*self.texts, strict=True))
@@ -253,6 +257,12 @@ def running(models: Path, server: str, database: str, **options: Any) -> Iterato
     finally:
         found[0][0].call_soon_threadsafe(found[0][1].set)
         thread.join(30)
+
+
+@pytest.fixture(autouse=True)
+def no_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that counts requests is not disturbed by those for the readers' vectors."""
+    monkeypatch.setattr("genre_tf.serving.app.feed.VECTOR_SHARE", 0.0)
 
 
 @pytest.fixture
