@@ -18,7 +18,6 @@ from genre_tf.data.log_counters import HOUR_SECONDS, UNKNOWN_TIME, merged
 from genre_tf.data.mind import BEHAVIORS, NEWS, inner_splits, iterate_behaviors, read_news, split_names
 from genre_tf.data.prepared import COUNTERS_FILE, read_articles
 from genre_tf.errors import InputError
-from genre_tf.funnel.evidence import article_texts
 from genre_tf.funnel.index import Catalogue
 from genre_tf.funnel.served_models import encode_table
 from genre_tf.generation.unsafe_language import default_unsafe_language
@@ -127,7 +126,7 @@ def build_catalogue(models: Any, table: ArticleTable, counters: Vectors) -> Cata
     titles = [" ".join(title.split()) for title in table.titles]
     vectors = encode_table(models, table)
     return Catalogue(
-        table.news_ids, titles, article_texts(table), *vectors, counters, table.categories, table.withdrawn
+        table.news_ids, titles, table.texts, *vectors, counters, table.categories, table.withdrawn
     )
 
 
@@ -154,7 +153,7 @@ def with_articles(catalogue: Catalogue, new: Sequence[Article], vectors: Sequenc
     titles, texts, categories = (
         [*column, *more] for column in (catalogue.titles, catalogue.texts, catalogue.categories)
     )
-    for row, one, text in zip(rows, new, article_texts(ArticleTable(new))[1:], strict=True):
+    for row, one, text in zip(rows, new, ArticleTable(new).texts[1:], strict=True):
         titles[row], texts[row], categories[row] = " ".join(one.title.split()), text, one.category
     arrays = (catalogue.retrieval_vectors, catalogue.ranking_vectors, catalogue.counters)
     in_retrieval, in_ranking, counters = (_with_zeros(old, size) for old in arrays)

@@ -42,7 +42,7 @@ from genre_tf.export.verification import (
     verify_version,
 )
 from genre_tf.funnel.answering import evidence_of
-from genre_tf.funnel.evidence import Evidence, article_texts
+from genre_tf.funnel.evidence import Evidence
 from genre_tf.funnel.index import IDS_FILE, ArticleIndex, Catalogue, may_be_found, read_catalogue
 from genre_tf.funnel.parsing import clean_text
 from genre_tf.funnel.rules import Rules
@@ -189,7 +189,7 @@ def refresh_evidence(
     columns = [[text.decode("utf-8") for text in values[name]] for name in ("news_ids", "titles", "texts")]
     before = {news_id: (title, text) for news_id, title, text in zip(*columns, strict=True) if news_id}
     table = ArticleTable(one for one in articles.values() if not one.withdrawn)
-    titles, texts = [" ".join(title.split()) for title in table.titles], article_texts(table)
+    titles, texts = [" ".join(title.split()) for title in table.titles], table.texts
     new = {news_id: (title, text) for news_id, title, text in zip(table.news_ids, titles, texts, strict=True)}
     new.pop(table.news_ids[0])  # the padding article
     gone = {*withdrawn, *(one.news_id for one in articles.values() if one.withdrawn)}

@@ -178,6 +178,7 @@ def _counts(report: "CheckReport") -> Table:
             "clicks": f"{split.clicks:,}" if split.labelled else "no labels",
             "without click": f"{split.without_click:,}",
             "with signals": f"{split.signals:,}",
+            "approved texts": f"{split.texts:,}",
             "first": str(split.first or "-"),
             "last": str(split.last or "-"),
             "bad rows": f"{split.bad_rows:,}",

@@ -168,6 +168,16 @@ class ArticleTable:
     subcategories = _texts("subcategory")
 
     @cached_property
+    def texts(self) -> list[str]:
+        """Title and abstract of each article as one line, separated by a full stop."""
+        texts = []
+        for title, abstract in zip(self.titles, self.abstracts, strict=True):
+            title = " ".join(title.split())
+            stop = "" if not title or title[-1] in ".!?。！？" else "."
+            texts.append(f"{title}{stop} {' '.join(abstract.split())}".strip())
+        return texts
+
+    @cached_property
     def known_ids(self) -> dict[str, str]:
         """The ids of all articles except the padding one, each mapped to itself; see `parse_behaviors`."""
         return {news_id: news_id for news_id in self.news_ids[1:]}

@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from genre_tf.data.approved_texts import TEXTS, ApprovedText, read_texts
 from genre_tf.data.articles import Article, Impression
 from genre_tf.data.lines import Fault, FaultPolicy, find_file, whole_file_fault
 from genre_tf.data.mind import BEHAVIORS, NEWS, inner_splits, iterate_behaviors, read_news, split_names
@@ -25,6 +26,7 @@ class SplitReport:
     clicks: int  # clicked candidates
     without_click: int  # impressions without a click
     candidates: int  # shown candidates
+    texts: int  # approved texts
     signals: int  # articles with dwell time, comments or shares, counted in each row
     first: datetime | None  # time of the oldest impression; None if there is none
     last: datetime | None  # time of the newest impression
@@ -123,6 +125,9 @@ def _check_split(folder: Path) -> SplitReport:
     if behaviors:
         known = {news_id: news_id for news_id in articles}
         impressions = list(iterate_behaviors(behaviors, known, policy))
+    texts: list[ApprovedText] = []
+    if approved := find_file(folder, TEXTS):
+        texts = read_texts(approved, articles, policy)
     with_abstract = sum(bool(article.abstract) for article in articles.values())
     times = [impression.time for impression in impressions]
     readers = {impression.user_id for impression in impressions}
@@ -137,6 +142,7 @@ def _check_split(folder: Path) -> SplitReport:
         clicks=sum(sum(impression.clicked or ()) for impression in impressions),
         without_click=sum(not any(impression.clicked or (True,)) for impression in impressions),
         candidates=sum(len(impression.candidates) for impression in impressions),
+        texts=len(texts),
         signals=sum(len(impression.signals or ()) for impression in impressions),
         first=min(times, default=None),
         last=max(times, default=None),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from genre_tf.data.approved_texts import ApprovedText
 from genre_tf.data.articles import Article, ArticleTable, Impression
 from genre_tf.data.click_log import block_of
 from genre_tf.data.columns import ImpressionColumns, ImpressionExample, Rows
@@ -244,6 +245,12 @@ def article_examples(table: ArticleTable, rows: Iterable[int]) -> list[TextExamp
             texts.append(TextExample("summary", NO_HISTORY, source, abstract, row))
             texts.append(TextExample("body", NO_HISTORY, source, body(title, abstract), row))
     return texts
+
+
+def approved_examples(table: ArticleTable, texts: Iterable[ApprovedText]) -> list[TextExample]:
+    """Texts that editors approved or edited, in their order, each from its article as a server sends it."""
+    rows = ((one, table.row(one.article)) for one in texts)
+    return [TextExample(one.kind, NO_HISTORY, table.texts[row], one.text, row) for one, row in rows if row]
 
 
 def _about(table: ArticleTable, row: int) -> str:

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from genre_tf.config import SignalsConfig
+from genre_tf.data.approved_texts import TEXTS, read_texts, write_texts
 from genre_tf.data.articles import ArticleTable, write_articles
 from genre_tf.data.beam.runners import Runner
 from genre_tf.data.click_log import block_of, newest_known
 from genre_tf.data.columns import Block, BlockFile, ImpressionColumns, ends_of, write_block
 from genre_tf.data.counters import COUNTERS, Counters, count_log, epoch_seconds, epoch_time
 from genre_tf.data.learning_texts import first_shown_in
-from genre_tf.data.lines import FaultPolicy, decoded, read_blocks
+from genre_tf.data.lines import FaultPolicy, decoded, find_file, read_blocks
 from genre_tf.data.mind import BehaviorsRow, LogForm, parse_time, read_news, require_rows, split_files
 from genre_tf.data.prepared import (
     ARTICLES_FILE,
@@ -78,7 +79,7 @@ def prepare(
     is held out for validation; `counters.npz` holds the counters as of the end of the whole log.
 
     Args:
-        data: folder of the data set, with a `train` folder in it.
+        data: folder of the data set, with a `train` folder in it, which may have approved texts too.
         out: folder to write; not changed if it is up to date.
         max_history: newest clicks kept of each history.
         validation_share: newest share of the impressions, held out for validation.
@@ -105,7 +106,9 @@ def prepare(
                 "--runner"
             )
     news, behaviors = split_files(data, "train")
-    inputs = {str(path.relative_to(data)): file_fingerprint(path) for path in (news, behaviors)}
+    approved = find_file(news.parent, TEXTS)
+    files = (news, behaviors, *([approved] if approved else []))
+    inputs = {str(path.relative_to(data)): file_fingerprint(path) for path in files}
     earlier = None
     if counters_from is not None:
         earlier = Counters.load(counters_from)
@@ -118,6 +121,8 @@ def prepare(
     task = LogTask(behaviors, table, policy, max_history, validation_share, signals, earlier)
     with whole_folder(out) as folder:
         write_articles(folder / ARTICLES_FILE, table.articles[1:])
+        if approved and (texts := read_texts(approved, table.known_ids, policy)):
+            write_texts(folder / TEXTS, texts)
         if runner is None:
             written = write_log(task, folder)
         else:

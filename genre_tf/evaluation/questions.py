@@ -12,7 +12,7 @@ from genre_tf.data.articles import ArticleTable
 from genre_tf.data.lines import Fault, FaultPolicy, read_lines, shown
 from genre_tf.errors import InputError
 from genre_tf.funnel.answering import Answering
-from genre_tf.funnel.evidence import Evidence, article_texts
+from genre_tf.funnel.evidence import Evidence
 from genre_tf.generation.writer import WriterOptions, WritingGraph
 from genre_tf.metrics.text import answer_match
 from genre_tf.models.writer import Writer
@@ -108,7 +108,7 @@ def question_metrics(
         )
     say(f"answering {len(questions)} questions from {len(table) - 1} articles")
     graph = WritingGraph(writer, options)
-    evidence = Evidence(table.news_ids, table.titles, article_texts(table))
+    evidence = Evidence(table.news_ids, table.titles, table.texts)
     answering = Answering(evidence, graph)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)

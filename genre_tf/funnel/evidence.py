@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from genre_tf.data.articles import ArticleTable
 from genre_tf.funnel import parsing
 from genre_tf.funnel.search import open_variable
 from genre_tf.generation.grounding import FUNCTION_WORDS, folded
@@ -150,16 +149,6 @@ class Evidence(tf.Module):
         start, end = tf.gather(self.starts, place), tf.gather(self.starts, place + 1)
         count = tf.where(tf.gather(self.words, place) == flat, end - start, 0)
         return tf.reshape(start, tf.shape(words)), tf.reshape(count, tf.shape(words))
-
-
-def article_texts(table: ArticleTable) -> list[str]:
-    """Title and abstract of each article as one line, separated by a full stop."""
-    texts = []
-    for title, abstract in zip(table.titles, table.abstracts, strict=True):
-        title = " ".join(title.split())
-        stop = "" if not title or title[-1] in ".!?。！？" else "."
-        texts.append(f"{title}{stop} {' '.join(abstract.split())}".strip())
-    return texts
 
 
 def split(texts: Any) -> Any:

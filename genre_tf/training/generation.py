@@ -12,7 +12,12 @@ import tensorflow as tf
 
 from genre_tf.backbones.trainable import compute_in
 from genre_tf.config import GenerationConfig, RunConfig, optimizer_of
-from genre_tf.data.learning_texts import TextExample, learning_split
+from genre_tf.data.learning_texts import (
+    TextExample,
+    approved_examples,
+    first_shown_in,
+    learning_split,
+)
 from genre_tf.errors import InputError
 from genre_tf.evaluation.personalisation import ServedWriter, as_markdown, readers_of_articles, written_for
 from genre_tf.evaluation.text_measures import topic_floor
@@ -159,8 +164,14 @@ def _batching(settings: GenerationConfig, row_tokens: int, devices: Distribution
 
 
 def _examples(data: StageData, settings: GenerationConfig, seed: int) -> list[list[TextExample]]:
-    """Texts for training and validation; if the run continues an earlier one, also its held-out texts."""
-    learned, _ = learning_split(data.table, data.train, data.validation + data.older)
+    """Texts for training and validation; if the run continues an earlier one, also its held-out texts.
+
+    Approved texts are learned unless they are about an article that is held out.
+    """
+    newest = data.validation + data.older
+    learned, _ = learning_split(data.table, data.train, newest)
+    unseen = first_shown_in(newest, data.train)
+    learned += [text for text in approved_examples(data.table, data.approved) if text.article not in unseen]
     held_out = [learning_split(data.table, data.train, data.validation)[1]]
     if data.older:
         older = learning_split(data.table, data.train, data.older)[1]

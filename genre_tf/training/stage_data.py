@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from genre_tf.config import RunConfig
+from genre_tf.data.approved_texts import TEXTS, ApprovedText, read_texts
 from genre_tf.data.articles import ArticleTable
 from genre_tf.data.batches import rows_to_learn
 from genre_tf.data.columns import ImpressionColumns
 from genre_tf.data.counters import Counters
+from genre_tf.data.lines import FaultPolicy
 from genre_tf.data.log_counters import CounterState
 from genre_tf.data.moment_pool import MomentPool
 from genre_tf.data.prepared import read_articles, read_examples
@@ -44,6 +46,7 @@ class StageData:
     unlearned: frozenset[int] = frozenset()
     replayed: int = 0
     earlier: CounterState | None = None
+    approved: tuple[ApprovedText, ...] = ()  # by editors
 
     def __post_init__(self) -> None:
         """Take lists of examples as columns."""
@@ -90,6 +93,8 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
     table = read_articles(run / "prepared")
     train, validation = (read_examples(run / "prepared", split) for split in ("train", "validation"))
     _require_clicks(validation, f"{run / 'prepared'}")
+    texts = run / "prepared" / TEXTS
+    approved = tuple(read_texts(texts, table.known_ids, FaultPolicy())) if texts.is_file() else ()
     older = ImpressionColumns([])
     unlearned: frozenset[int] = frozenset()
     replayed, earlier = 0, None
@@ -109,7 +114,9 @@ def load_stage_data(run: Path, config: RunConfig, report: Report) -> StageData:
         report(f"{len(unknown)} categories are new and treated as unknown: {', '.join(unknown[:5])}")
     report(f"computing frozen layers for {int(needed.sum())} articles (only once)")
     features = news.features(table, run / CACHE_FOLDER, Tenths(report), needed)
-    return StageData(table, train, validation, features, config, run, older, unlearned, replayed, earlier)
+    return StageData(
+        table, train, validation, features, config, run, older, unlearned, replayed, earlier, approved
+    )
 
 
 def _require_clicks(validation: ImpressionColumns, where: str) -> None:

@@ -44,6 +44,7 @@ def as_markdown(state: Mapping[str, Any]) -> str:
             )
         )
         rows += [(name, f"{found[name]:,}") for name in ("clicks", "readers", "articles", "skipped")]
+        rows.append(("approved texts", f"{found.get('texts', 0):,}"))
     if found := steps.get("check"):
         rows.append(("faults", f"{found['faults']}"))
         rows.append(("warnings", "; ".join(found["warnings"]) or "none"))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from genre_tf.config import read_config
 from genre_tf.contract import RECOMMENDER
+from genre_tf.data.approved_texts import TEXTS
 from genre_tf.data.articles import Article
 from genre_tf.errors import InputError
 from genre_tf.export.articles_file import read_articles as read_indexed
@@ -26,6 +27,7 @@ from genre_tf.files import hold, read_json_object, whole_file, whole_folder
 from genre_tf.serving.app.rules import STABLE
 from genre_tf.serving.app.storage import Store
 from genre_tf.serving.loop.comparison import Counts, compare
+from genre_tf.serving.loop.desk_log import write_approved
 from genre_tf.serving.loop.event_log import (
     count_impressions,
     first_hour,
@@ -161,7 +163,8 @@ class Turn:
         articles = _articles(self.options.models, Path(self.state["from_run"]))
         with whole_folder(self.log) as part:
             found = write_log(store, articles, part, self.state["first"], self.state["until"])
-        return asdict(found)
+            texts = write_approved(store, articles, part / "train" / TEXTS, self.state["until"])
+        return {**asdict(found), "texts": texts}
 
     def _check(self) -> dict[str, Any]:
         from genre_tf.data.checking import check_data

@@ -1,17 +1,21 @@
 """What the generator learns from, and how it is batched."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from genre_tf.config import GenerationConfig, RunConfig
+from genre_tf.data.approved_texts import ApprovedText
 from genre_tf.data.articles import Article, ArticleTable
 from genre_tf.data.batches import BatchLayout
 from genre_tf.data.columns import ImpressionExample
 from genre_tf.data.learning_texts import (
     NO_HISTORY,
     TextExample,
+    approved_examples,
     article_examples,
     click_examples,
     first_shown_in,
@@ -23,6 +27,8 @@ from genre_tf.generation.prompt_form import CONTROL_TOKENS
 from genre_tf.generation.prompts import Prompts, PromptSizes
 from genre_tf.models.text_rows import TextBatching, TextRows
 from genre_tf.text.byte_pair import train_byte_pair
+from genre_tf.training.generation import _examples
+from genre_tf.training.stage_data import StageData
 
 SIZES = PromptSizes(history_titles=2, title_tokens=12, history_tokens=26, source_tokens=30, target_tokens=30)
 TABLE = ArticleTable(
@@ -96,6 +102,37 @@ def test_validation_falls_back_on_known_articles() -> None:
     assert {text.article for text in learning_split(TABLE, same, same)[1]} == {1}
 
 
+APPROVED = (
+    ApprovedText("title", "N4", "Birds sing again"),
+    ApprovedText("body", "N1", "Cats win\nOn Friday, they won."),
+    ApprovedText("summary", "N1", "Cats won."),
+    ApprovedText("title", "N9", "Not in the table"),
+)
+
+
+def test_an_approved_text_is_written_from_its_article_as_a_server_sends_it() -> None:
+    texts = approved_examples(TABLE, APPROVED)
+    assert [(text.task, text.source, text.target, len(text.history)) for text in texts] == [
+        ("title", "Birds sing. They sang.", "Birds sing again", 0),
+        ("body", "Cats win. The cats won on Friday.", "Cats win\nOn Friday, they won.", 0),
+        ("summary", "Cats win. The cats won on Friday.", "Cats won.", 0),
+    ]
+
+
+def test_approved_texts_are_further_rows_unless_their_article_is_held_out() -> None:
+    train, validation = [impression([2], [1], [1])], [impression([1], [1, 4], [1, 4])]
+    run = RunConfig(), Path()
+    settings = GenerationConfig(backbone="new")
+
+    def learned(approved: tuple[ApprovedText, ...]) -> list[tuple[str, str, str]]:
+        data = StageData(TABLE, train, validation, None, *run, approved=approved)  # type: ignore[arg-type]
+        return [(text.kind, text.source, text.target) for text in _examples(data, settings, 3)[0]]
+
+    without, found = learned(()), learned(APPROVED)
+    assert found == [*without, *((one.kind, TABLE.texts[1], one.text) for one in APPROVED[1:3])]
+    assert learned(APPROVED) == found
+
+
 def test_history_text_is_what_a_client_sends() -> None:
     assert history_text(TABLE, np.asarray([2, 3, 1], np.int32)) == "Dogs lose\nCats win"
 
@@ -117,6 +154,24 @@ def numbers_in(batch: dict[str, tf.Tensor], rows: TextRows) -> list[int]:
     """Numbers of the rows of a batch, which their targets begin with."""
     targets = tf.ragged.boolean_mask(batch["labels"], batch["label_weight"] == 1.0)
     return [int(text[:3]) for text in rows.prompts.tokenizer.decode(targets).numpy()]
+
+
+def test_the_tokens_of_an_approved_text_are_those_of_its_words(rows: TextRows) -> None:
+    prompts = rows.prompts
+    approved = TextRows(approved_examples(TABLE, APPROVED), TABLE, prompts)
+    (batch,) = approved.batches(TextBatching(rows=3, context_weight=0.0))  # in their order
+    texts = approved_examples(TABLE, APPROVED)
+    for number, text in enumerate(texts):
+        alone = prompts.to_learn([""], [text.source], [text.kind], [text.target], context_weight=0.0)
+        length = alone["token_ids"].shape[1]
+        for name in ("token_ids", "labels", "label_weight"):
+            np.testing.assert_array_equal(batch[name][number, :length], alone[name][0])
+            assert not batch[name][number, length:].numpy().any()
+    counted = tf.ragged.boolean_mask(batch["labels"], batch["label_weight"] == 1.0)
+    words = [text.target.encode() for text in texts]
+    learned = prompts.tokenizer.decode(counted).numpy().tolist()
+    assert learned[0] == words[0]
+    assert all(target.startswith(part) for part, target in zip(learned, words, strict=True))  # some are cut
 
 
 def test_an_epoch_holds_every_row_once(rows: TextRows) -> None:
