@@ -85,7 +85,7 @@ class ModelServer:
             InputError, FailureError: as from the client.
         """
         with self._tracing.call(trace, call.signature) as step:
-            answered = self._ask(call, timeout_s, label, step.trace, more)
+            answered: Answered[Answer] = self._ask(call, timeout_s, label, step.trace, more)
             step.attributes["version"] = answered.version
             return answered
 
